@@ -1,0 +1,1 @@
+"""Palate's science: torch and numpy only, never ComfyUI."""

@@ -1,0 +1,1 @@
+"""Thin ComfyUI nodes: parse inputs, call core, wrap outputs."""

@@ -1,0 +1,30 @@
+"""The list of nodes, and what happens once when ComfyUI loads them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import host, routes, waiting
+from .papa_update import PAPAUpdate
+from .preference_query import PreferenceQuery
+from .save_taste import SaveTaste
+from .simulated_rater import SimulatedRater
+from .starter_model import StarterModel
+from .taste_profile import TasteProfile
+
+
+class Palate(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            StarterModel,
+            TasteProfile,
+            PreferenceQuery,
+            PAPAUpdate,
+            SaveTaste,
+            SimulatedRater,
+        ]
+
+
+async def comfy_entrypoint() -> Palate:
+    routes.register(host.server(), host.store(), on_answer=waiting.wake)
+    return Palate()

@@ -1,0 +1,235 @@
+"""Live adapters on ComfyUI's MODELs, through the model patcher's injections."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import PatcherInjection, WrappersMP
+from torch import Tensor
+
+from ...core.adapter import LiveAdapter
+from ...core.profile import TasteProfile
+from ...core.schedule import boundary_sigma
+from .training import alphas_cumprod, make_trainable
+
+INJECTION = "palate"
+
+
+@dataclass(eq=False)
+class LiveTaste:
+    """A profile's adapter on one loaded network, shared by every wire that carries it."""
+
+    profile: TasteProfile
+    adapter: LiveAdapter
+    base_hash: str
+    revision: int = 0
+
+    @property
+    def key(self) -> str:
+        """Names the adapter among a patcher's injections; patchers with other keys are reloaded."""
+        return f"{INJECTION}:{self.profile.folder}:{self.adapter.rank}"
+
+    def load_active_revision(self) -> None:
+        """Copies the profile's active revision into the live tensors, if another one is there."""
+        active = self.profile.active.number
+        if active == self.revision:
+            return
+        tensors, _ = self.profile.load_revision(active)
+        with torch.inference_mode(False):
+            if tensors:
+                self.adapter.load_state_dict(tensors)
+            else:
+                self.adapter.reset()
+        self.revision = active
+
+
+@dataclass(frozen=True, eq=False)
+class Taste:
+    """What flows along a TASTE wire: the live taste and the settings of its Taste Profile node.
+
+    strength: factor on the adapter. boundary: EPAPA's t0 as a timestep; the adapter works for
+    t ≥ boundary only. model: the MODEL that carries it.
+    """
+
+    live: LiveTaste
+    model: ModelPatcher
+    strength: float
+    boundary: int
+
+    @property
+    def profile(self) -> TasteProfile:
+        return self.live.profile
+
+
+@dataclass(eq=False)
+class _Network:
+    """What is known of one loaded network: its hash and the tastes on it.
+
+    Kept on the network itself: adapters refer to its layers, so that a table elsewhere would keep
+    every checkpoint in memory that ever carried a taste.
+    """
+
+    base_hash: str
+    tastes: dict[tuple[Path, int], LiveTaste]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Network:
+        return _Network(self.base_hash, {})  # a copied network has layers of its own
+
+
+_lock = threading.RLock()
+
+
+def base_hash(model: ModelPatcher) -> str:
+    """Identifies the base weights: names, shapes and 64 values of each tensor, unpatched."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.model.state_dict().items()):
+        if not name.startswith("diffusion_model."):
+            continue
+        backup = model.backup.get(name)
+        values = (backup.weight if backup is not None else tensor).flatten()
+        sample = values[:: max(1, values.numel() // 64)][:64].detach().cpu()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(sample.float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def taste_of(
+    model: ModelPatcher, profile: TasteProfile, rank: int, strength: float, boundary: float
+) -> Taste:
+    """The profile's live adapter on a clone of ``model``, loaded with the active revision.
+
+    boundary: the share of the timesteps, at the clean end, that is left to the base model, 0…1.
+    Raises ValueError if the model already carries a taste, or if the profile was begun with another
+    base model or rank.
+    """
+    if any(key.startswith(INJECTION) for key in model.injections):
+        raise ValueError(
+            "This MODEL already carries a taste: connect Taste Profile to the MODEL as it comes "
+            "from the loader, once."
+        )
+    if not 0.0 <= boundary < 1.0:
+        raise ValueError(f"boundary is a share of the denoising below 1, not {boundary}")
+    live = _live_taste(model, profile, rank)
+    live.load_active_revision()
+    timestep, sigma = 0, 0.0
+    if boundary > 0:
+        signal = alphas_cumprod(model)
+        timestep = int(boundary * len(signal))
+        sigma = boundary_sigma(signal, timestep)
+    return Taste(live, _with_adapter(model, live, strength, sigma), strength, timestep)
+
+
+def _live_taste(model: ModelPatcher, profile: TasteProfile, rank: int) -> LiveTaste:
+    network = model.model.diffusion_model
+    with _lock:
+        known = network.__dict__.get(INJECTION)
+        if known is None:
+            known = network.__dict__[INJECTION] = _Network(base_hash(model), {})
+        _check_fits(profile, known.base_hash, rank)
+        key = (profile.folder, rank)
+        if key not in known.tastes:
+            with torch.inference_mode(False), _ejected(model):
+                make_trainable(network)
+                adapter = LiveAdapter(network, rank=rank, alpha=rank)
+            known.tastes[key] = LiveTaste(profile, adapter, known.base_hash)
+        live = known.tastes[key]
+        live.profile = profile
+        return live
+
+
+def _check_fits(profile: TasteProfile, found: str, rank: int) -> None:
+    begun = profile.settings
+    if begun.get("base_hash") not in (None, found):
+        raise ValueError(
+            f"The profile {profile.name!r} was taught on another base model. Load that model, or "
+            "give Taste Profile a new name."
+        )
+    if begun.get("rank") not in (None, rank):
+        raise ValueError(
+            f"The profile {profile.name!r} was begun with rank {begun['rank']}, not {rank}. Set "
+            "rank back, or give Taste Profile a new name."
+        )
+    if begun.get("base_hash") is None:
+        profile.set_setting("base_hash", found)
+        profile.set_setting("rank", rank)
+
+
+@contextmanager
+def _ejected(model: ModelPatcher) -> Iterator[None]:
+    """The bare network, also when another patcher of it is loaded with its adapter in place."""
+    current = [m.model for m in comfy.model_management.current_loaded_models if m.model is not None]
+    injected = [m for m in current if m.model is model.model and m.is_injected]
+    for patcher in injected:
+        patcher.eject_model()
+    try:
+        yield
+    finally:
+        for patcher in injected:
+            patcher.inject_model()
+
+
+def _with_adapter(
+    model: ModelPatcher, live: LiveTaste, strength: float, boundary: float
+) -> ModelPatcher:
+    """A clone of ``model`` that carries the live adapter.
+
+    The layers are swapped in for the length of a forward pass of this MODEL. ComfyUI reads and
+    patches the same network for other MODELs at any time, by the names of its bare layers.
+    boundary: EPAPA's σ gate; the adapter is on for σ ≥ boundary, off below.
+    """
+    patched, adapter = model.clone(), live.adapter
+
+    def inject(patcher: ModelPatcher) -> None:
+        with torch.inference_mode(False):  # what is moved here will be trained
+            adapter.to(patcher.load_device)
+
+    def eject(patcher: ModelPatcher) -> None:
+        """Nothing to take out: the layers are in the network during a forward pass only."""
+
+    def gated(executor: Any, x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        on = (sigma >= boundary).reshape(-1, *[1] * (x.ndim - 1))
+        if strength == 0 or not bool(on.any()):
+            return executor(x, sigma, *args, **kwargs)
+        with adapter.attached(), adapter.scaled(strength):
+            adapted = executor(x, sigma, *args, **kwargs)
+        if bool(on.all()):
+            return adapted
+        return torch.where(on, adapted, executor(x, sigma, *args, **kwargs))
+
+    patched.set_injections(live.key, [PatcherInjection(inject=inject, eject=eject)])
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, INJECTION, gated)
+    return patched
+
+
+def export_names(model: ModelPatcher) -> dict[str, str]:
+    """diffusers' names of a U-Net's layers: {ours: theirs}; empty for other networks."""
+    names = {}
+    if "model_channels" in model.model.model_config.unet_config:
+        mapping = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+        for theirs, ours in mapping.items():
+            if ours.endswith(".weight"):
+                names[ours.removesuffix(".weight")] = theirs.removesuffix(".weight")
+    return names
+
+
+ARCHITECTURES = {
+    "SD15": "stable-diffusion-v1",
+    "SD20": "stable-diffusion-v2-512",
+    "SDXL": "stable-diffusion-xl-v1-base",
+}
+
+
+def architecture(model: ModelPatcher) -> str:
+    """The Model Spec's name of the model's family, or ComfyUI's own where it has none."""
+    name = type(model.model.model_config).__name__
+    return ARCHITECTURES.get(name, name.lower())

@@ -1,0 +1,239 @@
+"""PAPA Update: learns from the answers and makes a new revision of the live adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from comfy_api.latest import io
+
+from ..core.papa import PapaConfig, RatedSamples, UpdateReport, graded_labels, papa_update
+from ..core.profile import Query, Revision
+from . import host
+from .wires import CATEGORY, Feedback, FeedbackType, TasteType
+
+DEFAULTS = PapaConfig()
+REMEMBERED = 96  # earlier rated images that replay may draw from
+
+
+class Rated(NamedTuple):
+    """One rated image, and the query in which it was rated."""
+
+    latent: torch.Tensor
+    label: torch.Tensor
+    query: str
+    conditioning: list
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Freshly rated images of one size, and the queries that they come from."""
+
+    queries: list[Query] = field(default_factory=list)
+    images: list[Rated] = field(default_factory=list)
+
+
+class PAPAUpdate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PalatePAPAUpdate",
+            display_name="PAPA Update",
+            category=CATEGORY,
+            description="Learns from your answers: moves the taste's adapter towards what you like "
+            "and away from what you don't. Every update can be undone in the panel. "
+            "Method: PAPA / EPAPA, arXiv 2607.00486.",
+            is_output_node=True,  # it learns also when nothing hangs on it
+            inputs=[
+                io.Model.Input("model"),
+                TasteType.Input("taste"),
+                FeedbackType.Input("feedback"),
+                io.Int.Input(
+                    "steps",
+                    default=DEFAULTS.steps,
+                    min=1,
+                    max=1000,
+                    tooltip="Optimiser steps per update. More learns faster and drifts more.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=DEFAULTS.learning_rate,
+                    min=1e-6,
+                    max=1e-1,
+                    step=1e-6,
+                    round=1e-7,
+                    tooltip="Adam's step size for the LoRA.",
+                ),
+                io.Int.Input(
+                    "timesteps",
+                    default=DEFAULTS.timesteps,
+                    min=1,
+                    max=1000,
+                    tooltip="Noise levels drawn per image and step. More is steadier and slower.",
+                ),
+                io.Int.Input(
+                    "replay",
+                    default=DEFAULTS.replay,
+                    min=0,
+                    max=REMEMBERED,
+                    tooltip="Earlier rated images mixed into each step: nothing is forgotten.",
+                ),
+                io.Combo.Input(
+                    "variant",
+                    options=["code", "figure"],
+                    default=DEFAULTS.variant,
+                    tooltip="Where the pull towards the base model acts: on liked images (the "
+                    "authors' program) or on disliked ones (the paper's figure).",
+                ),
+                io.Combo.Input(
+                    "bound",
+                    options=["hinge", "none"],
+                    default=DEFAULTS.bound,
+                    tooltip="Hinge stops pushing a disliked image away once it is far "
+                    "enough, which keeps image quality. None is the paper's.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(),
+                io.String.Output(display_name="report"),
+                TasteType.Output(display_name="TASTE"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, taste: host.Taste, feedback: Feedback, **settings: Any
+    ) -> io.NodeOutput:
+        if taste.live.key not in model.injections:
+            raise ValueError(
+                "The MODEL on PAPA Update does not carry the TASTE beside it: connect both from "
+                "the same Taste Profile."
+            )
+        if feedback.profile != taste.profile.name:
+            raise ValueError(
+                f"The feedback belongs to the taste {feedback.profile!r}, not to "
+                f"{taste.profile.name!r}: connect one taste to both nodes."
+            )
+        config = PapaConfig(**settings, first_timestep=taste.boundary)
+        waiting = {query.id: query for query in taste.profile.waiting()}
+        fresh = [waiting[id] for id in feedback.queries if id in waiting]
+        taste.live.load_active_revision()
+        learnt = [
+            _in_words(*_learn(model, taste, lesson, config)) for lesson in _lessons(taste, fresh)
+        ]
+        return io.NodeOutput(model, " ".join(learnt) or "Nothing new to learn from.", taste)
+
+
+def _learn(
+    model: Any, taste: host.Taste, lesson: Lesson, config: PapaConfig
+) -> tuple[UpdateReport, Revision | None]:
+    """One update and, if it went well, its revision on disk."""
+    profile, live = taste.profile, taste.live
+    bar = host.progress_bar(config.steps)
+
+    def progress(done: int, total: int) -> None:
+        bar(done, total)
+        host.send(
+            "palate.progress",
+            {"profile": profile.name, "done": done, "total": total, "stage": "learning"},
+            everyone=True,
+        )
+
+    progress(0, config.steps)
+    parent = live.revision
+    _, optimizer = profile.load_revision(parent)
+    with host.training(model), live.adapter.attached():
+        earlier = _remembered(taste, lesson) if config.replay else []
+        samples, conditionings = _samples(model, earlier, lesson.images)
+        report, moments = papa_update(
+            live.adapter,
+            host.noise_predictor(model, conditionings, samples.latents.shape[1:]),
+            samples,
+            host.alphas_cumprod(model),
+            config,
+            generator=torch.Generator().manual_seed(parent + 1),
+            optimizer_state=optimizer,
+            progress=progress,
+            should_stop=host.interrupted,
+        )
+        if report.stopped:
+            host.stop_if_interrupted()
+        if report.rolled_back:
+            return report, None
+        revision = profile.commit_revision(
+            live.adapter.state_dict(),
+            moments,
+            used=[query.id for query in lesson.queries],
+            report=report.summary(),
+            parent=parent,
+            metadata={"base_hash": live.base_hash, "method": "EPAPA" if taste.boundary else "PAPA"},
+        )
+    live.revision = revision.number
+    host.send(
+        "palate.revision", {"profile": profile.name, "revision": revision.number}, everyone=True
+    )
+    return report, revision
+
+
+def _lessons(taste: host.Taste, fresh: list[Query]) -> list[Lesson]:
+    """One lesson for each size of image. Answers without influence go along with another's."""
+    lessons: dict[torch.Size, Lesson] = {}
+    neutral: list[Query] = []
+    for query in fresh:
+        images = _rated_images(taste, query)
+        if images:
+            lesson = lessons.setdefault(images[0].latent.shape, Lesson())
+            lesson.queries.append(query)
+            lesson.images.extend(images)
+        else:
+            neutral.append(query)
+    for lesson in list(lessons.values())[:1]:
+        lesson.queries.extend(neutral)
+    return list(lessons.values())
+
+
+def _remembered(taste: host.Taste, lesson: Lesson) -> list[Rated]:
+    """The latest earlier images of the lesson's size, about `REMEMBERED` of them."""
+    shape, found = lesson.images[0].latent.shape, []
+    for query in reversed(taste.profile.queries("used")):
+        same = [image for image in _rated_images(taste, query) if image.latent.shape == shape]
+        found = same + found
+        if len(found) >= REMEMBERED:
+            break
+    return found
+
+
+def _samples(
+    model: Any, earlier: list[Rated], fresh: list[Rated]
+) -> tuple[RatedSamples, list[list]]:
+    """What papa_update learns from, in the network's space, and each sample's conditioning."""
+    images = [*earlier, *fresh]
+    numbers = {query: i for i, query in enumerate(dict.fromkeys(image.query for image in images))}
+    samples = RatedSamples(
+        host.latent_in(model, torch.stack([image.latent for image in images])),
+        torch.stack([image.label for image in images]),
+        fresh=len(fresh),
+        groups=torch.tensor([numbers[image.query] for image in images]),
+    )
+    return samples, [image.conditioning for image in images]
+
+
+def _rated_images(taste: host.Taste, query: Query) -> list[Rated]:
+    """The images of an answered query that have influence."""
+    assert query.answer is not None
+    tensors = taste.profile.tensors(query.id)
+    labels = graded_labels(query.answer, len(query.candidates))
+    return [
+        Rated(tensors["latents"][i], labels[i], query.id, host.unpack_conditioning(tensors, i))
+        for i in torch.nonzero(labels.abs() > 0).flatten().tolist()
+    ]
+
+
+def _in_words(report: UpdateReport, revision: Revision | None) -> str:
+    if revision is None:
+        return f"Nothing changed: {report.rolled_back}. Your ratings are kept."
+    return (
+        f"Revision {revision.number}: learnt from {report.samples} images in {report.steps} steps, "
+        f"{report.seconds:.1f} s, loss {report.loss[0]:.4g} → {report.loss[-1]:.4g}."
+    )

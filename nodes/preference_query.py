@@ -1,0 +1,214 @@
+"""Preference Query: puts images to the person and passes the answer on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.choice import ChoiceModel
+from ..core.features import image_features
+from ..core.papa import graded_labels
+from ..core.profile import AnswerConflict, Query
+from ..core.profile import TasteProfile as Profile
+from ..core.rater import Rater
+from . import host, waiting
+from .graph import prompt_texts
+from .wires import CATEGORY, Feedback, FeedbackType, RaterType, TasteType
+
+ASK_NOW, RATE_LATER = "ask now", "rate later"
+STOP, SKIP, GUESS = "stop this branch", "skip", "best guess"
+ANSWERS = ("pick", "rank", "rate", "skip")
+POLL_SECONDS = 0.1
+
+
+class PreferenceQuery(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PalatePreferenceQuery",
+            display_name="Preference Query",
+            category=CATEGORY,
+            description="Shows the images in the Palate panel and waits for your answer, or lets "
+            "you rate them later. Pick the best, or like and dislike; skip if you can't tell.",
+            is_input_list=True,
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            inputs=[
+                TasteType.Input("taste"),
+                io.Image.Input("images"),
+                io.Latent.Input("latents", tooltip="The latents of these very images."),
+                io.Conditioning.Input(
+                    "conditioning", tooltip="The positive prompt; one for all, or one an image."
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=[ASK_NOW, RATE_LATER],
+                    tooltip="Ask now: the run waits for you. Rate later: the run ends, the panel "
+                    "collects the question, and the next run learns from your answer.",
+                ),
+                io.Int.Input(
+                    "timeout",
+                    default=0,
+                    min=0,
+                    max=86400,
+                    tooltip="Seconds to wait for an answer; 0 waits until you answer or stop.",
+                ),
+                io.Combo.Input(
+                    "on_timeout",
+                    options=[STOP, SKIP, GUESS],
+                    tooltip="Stop this branch: the question stays pending. Skip: it is closed "
+                    "without influence. Best guess: passes on the image that you would probably "
+                    "pick, learns nothing, and the question stays pending.",
+                ),
+                RaterType.Input("rater", optional=True, tooltip="Answers in your place."),
+            ],
+            outputs=[
+                FeedbackType.Output(display_name="FEEDBACK"),
+                io.Image.Output(display_name="liked"),
+                io.Image.Output(display_name="disliked"),
+                io.Image.Output(display_name="best"),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> Any:
+        """Changes when an answer came in while nobody waited for it."""
+        return waiting.late_answers()
+
+    @classmethod
+    async def execute(
+        cls,
+        taste: list[host.Taste],
+        images: list[Tensor],
+        latents: list[dict[str, Tensor]],
+        conditioning: list[list],
+        mode: list[str],
+        timeout: list[int],
+        on_timeout: list[str],
+        rater: list[Rater] | None = None,
+    ) -> io.NodeOutput:
+        profile = taste[0].profile
+        pictures, samples = (
+            _joined(images, "images"),
+            _joined([x["samples"] for x in latents], "latents"),
+        )
+        conditionings = _one_each(conditioning, [len(batch) for batch in images])
+        if len(pictures) != len(samples):
+            raise ValueError(
+                f"Preference Query got {len(pictures)} images and {len(samples)} latents: connect "
+                "the latents from which these images were decoded."
+            )
+        if len(pictures) < 2:
+            raise ValueError("Preference Query needs at least two images: raise the batch size.")
+        texts = prompt_texts(cls.hidden.prompt, cls.hidden.unique_id, "conditioning")
+        query = profile.ask(
+            pictures.float().cpu().clone(),
+            host.pack_candidates(samples, conditionings),
+            [texts[i % len(texts)] if texts else "" for i in range(len(pictures))],
+            kinds=ANSWERS,
+            generator=torch.Generator().manual_seed(len(profile.queries()) + 1),
+        )
+        if query.state == "pending":
+            host.send(
+                "palate.query",
+                {"query": query.id, "profile": profile.name, "node": cls.hidden.unique_id},
+            )
+            query = await _answered(profile, query, mode[0], timeout[0], on_timeout[0], rater)
+        stopped = mode[0] == ASK_NOW and on_timeout[0] == STOP and query.state == "pending"
+        return _output(profile, query, pictures, stopped, on_timeout[0] == GUESS)
+
+
+def _joined(batches: Sequence[Tensor], what: str) -> Tensor:
+    shapes = {tuple(batch.shape[1:]) for batch in batches}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"Preference Query compares {what} of one size; these are {sorted(shapes)}. Use one "
+            "width and height for all of them."
+        )
+    return torch.cat(list(batches))
+
+
+def _one_each(conditionings: Sequence[list], batches: Sequence[int]) -> list[list]:
+    """One conditioning an image, from one for all, one a batch, or one an image."""
+    count = sum(batches)
+    if len(conditionings) == 1:
+        return [conditionings[0]] * count
+    if len(conditionings) == count:
+        return list(conditionings)
+    if len(conditionings) == len(batches):
+        return [c for c, size in zip(conditionings, batches, strict=True) for _ in range(size)]
+    raise ValueError(
+        f"Preference Query got {len(conditionings)} conditionings for {count} images: connect one "
+        "for all, or one an image."
+    )
+
+
+async def _answered(
+    profile: Profile,
+    query: Query,
+    mode: str,
+    timeout: int,
+    on_timeout: str,
+    rater: list[Rater] | None,
+) -> Query:
+    """Waits as the person wishes; returns the query, perhaps still pending."""
+    if rater and rater[0] is not None:
+        answer = rater[0].answer(profile.images(query.id), query.kinds)
+        return profile.answer(query.id, answer, source="simulated")
+    if mode == RATE_LATER:
+        return query
+    with waiting.expecting(query.id) as event:
+        query = profile.query(query.id)
+        until = time.monotonic() + timeout if timeout else None
+        while query.state == "pending" and not event.is_set():
+            host.stop_if_interrupted()
+            if until is not None and time.monotonic() >= until:
+                if on_timeout == SKIP:
+                    with contextlib.suppress(AnswerConflict):  # the person was just in time
+                        profile.answer(query.id, {"kind": "skip"})
+                break
+            await asyncio.sleep(POLL_SECONDS)
+    return profile.query(query.id)
+
+
+def _output(
+    profile: Profile, query: Query, pictures: Tensor, stopped: bool, guess: bool
+) -> io.NodeOutput:
+    blocked = host.ExecutionBlocker(None)
+    feedback = Feedback(profile.name, tuple(q.id for q in profile.waiting()))
+    liked = disliked = best = blocked
+    if query.answer is not None and query.answer["kind"] != "skip":
+        labels = graded_labels(query.answer, len(pictures))
+        liked = pictures[labels > 0] if bool((labels > 0).any()) else blocked
+        disliked = pictures[labels < 0] if bool((labels < 0).any()) else blocked
+        best = pictures[labels.nan_to_num(-2).argmax()][None]
+    elif query.state == "pending" and guess:
+        best = pictures[_guess(profile, pictures)][None]
+    passed_on: Any = blocked if stopped and not feedback.queries else feedback
+    return io.NodeOutput(passed_on, liked, disliked, best, ui={"palate": [query.id]})
+
+
+def _guess(profile: Profile, pictures: Tensor) -> int:
+    """The image that the answers so far make most likely to be picked."""
+    features = image_features(pictures)
+    model = ChoiceModel(features.shape[1])
+    for query in [*profile.queries("answered"), *profile.queries("used")]:
+        seen = image_features(profile.images(query.id))
+        assert query.answer is not None
+        if query.answer["kind"] == "pick":
+            model.observe_choice(seen, query.answer["winner"])
+        elif query.answer["kind"] == "rank":
+            model.observe_ranking(seen, query.answer["order"])
+        else:
+            labels = graded_labels(query.answer, len(seen))
+            rated = labels.abs() > 0
+            if bool(rated.any()):
+                model.observe_likes(seen[rated], (labels[rated] > 0).float())
+    return int(model.fit().utility(features)[0].argmax())

@@ -1,0 +1,1 @@
+"""The embedded starter model, the studio that draws its images, and its training script."""

@@ -1,0 +1,77 @@
+// @ts-check
+/** Numbers and times as a person reads them. */
+
+/** @param {number} count @param {string} one @param {string} [many] */
+export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+/** @param {number} unix seconds */
+export function ago(unix) {
+  const seconds = Math.max(0, Date.now() / 1000 - unix);
+  if (seconds < 60) return "just now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+  return new Date(unix * 1000).toLocaleDateString();
+}
+
+/** @param {number} revision */
+export const revisionName = (revision) => (revision === 0 ? "the base" : `revision ${revision}`);
+
+/** @param {any} value @returns {string} */
+export function shortValue(value) {
+  if (typeof value === "number") {
+    if (Number.isInteger(value)) return String(value);
+    return Math.abs(value) >= 0.001 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
+  }
+  if (Array.isArray(value)) return value.map(shortValue).join(", ");
+  if (value && typeof value === "object") {
+    return Object.entries(value)
+      .map(([k, v]) => `${k} ${shortValue(v)}`)
+      .join(", ");
+  }
+  return String(value);
+}
+
+/** The loss of an update, before and after where both are told. @param {Record<string, any>} report */
+function lossOf({ loss, loss_first: first, loss_last: last }) {
+  if (typeof first === "number" && typeof last === "number") {
+    return `${shortValue(first)} → ${shortValue(last)}`;
+  }
+  return typeof loss === "number" ? shortValue(loss) : "";
+}
+
+/** One line on what an update did. @param {Record<string, any>} report */
+export function updateLine(report) {
+  const parts = [];
+  if (typeof report.samples === "number") parts.push(plural(report.samples, "image"));
+  if (typeof report.steps === "number") parts.push(plural(report.steps, "step"));
+  if (typeof report.seconds === "number") parts.push(`${shortValue(report.seconds)} s`);
+  const loss = lossOf(report);
+  if (loss) parts.push(`loss ${loss}`);
+  return parts.join(" · ");
+}
+
+/** @type {Record<string, string>} */
+const NAMES = {
+  samples: "Images learnt from",
+  seconds: "Seconds",
+  rolled_back: "Not kept because",
+};
+
+/** An update in full, as names and values. @param {Record<string, any>} report @returns {[string, string][]} */
+export function reportRows(report) {
+  const { loss, loss_first, loss_last, ...rest } = report;
+  const rows = Object.entries(rest)
+    .filter(([, value]) => value !== null && value !== false)
+    .map(
+      ([name, value]) =>
+        /** @type {[string, string]} */ ([NAMES[name] ?? inWords(name), shortValue(value)]),
+    );
+  const change = lossOf(report);
+  return change ? [...rows, ["Loss", change]] : rows;
+}
+
+/** "gradient_norm" as "Gradient norm". @param {string} name */
+function inWords(name) {
+  const words = name.replaceAll("_", " ");
+  return words[0].toUpperCase() + words.slice(1);
+}
