@@ -3,17 +3,23 @@
 A pick among K is a multinomial logit, P(i) = softmax_i(θᵀφ_i); a ranking is Plackett–Luce (a chain
 of picks); a like is logistic with an intercept. All share one θ with the Gaussian prior N(0, Id/λ).
 Source: arXiv 2512.19057, section 3; λ is its regulariser.
+
+Every answer is one *group* of rows z, the losers less the winner, with loss log(1 + Σ exp(θᵀz)):
+a pick has K−1 rows, a place of a ranking one less each, a like the single row ∓(φ, intercept).
+With fewer rows than dimensions all algebra runs in the span of the rows (θ̂ lies in it, and off it
+the posterior is the prior's), so nothing of size d×d is built; else in R^d itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-MAX_NEWTON_STEPS = 50
-GRADIENT_TOLERANCE = 1e-9
+from .choice_posterior import Answers, Posterior, row_space
+
+INTERCEPT_SCALE = 10.0  # the intercept is 10·(one more coordinate): its prior precision is λ/100
 
 
 class ChoiceModel:
@@ -28,10 +34,14 @@ class ChoiceModel:
         self.dim, self.l2 = dim, float(l2)
         self.theta = torch.zeros(dim, dtype=torch.float64)
         self.intercept = 0.0
-        self._choices: list[tuple[Tensor, int]] = []
-        self._likes: list[tuple[Tensor, Tensor]] = []
-        self._covariance = torch.eye(dim, dtype=torch.float64) / l2
         self.gradient_norm = 0.0
+        self._rows: list[Tensor] = []  # one (rows, d + 1) a group
+        self._posterior = Posterior.prior(dim + 1, self.l2)
+
+    @property
+    def observations(self) -> int:
+        """Number of picks and likes heard so far; a ranking of K counts as K − 1 picks."""
+        return len(self._rows)
 
     def _checked(self, features: Tensor, rows: int) -> Tensor:
         if features.ndim != 2 or features.shape[1] != self.dim or len(features) < rows:
@@ -45,7 +55,10 @@ class ChoiceModel:
         features = self._checked(features, 2)
         if not 0 <= winner < len(features):
             raise ValueError(f"winner {winner} is not one of 0..{len(features) - 1}")
-        self._choices.append((features, int(winner)))
+        losers = torch.cat([features[:winner], features[winner + 1 :]])
+        rows = torch.zeros(len(losers), self.dim + 1, dtype=torch.float64)
+        rows[:, : self.dim] = losers - features[winner]
+        self._rows.append(rows)
 
     def observe_ranking(self, features: Tensor, order: Sequence[int]) -> None:
         """A full ranking, best first: a pick from all, then from the rest, and so on."""
@@ -53,7 +66,7 @@ class ChoiceModel:
         if sorted(order) != list(range(len(features))):
             raise ValueError("order must name every row of features once, best first")
         for place in range(len(order) - 1):
-            self._choices.append((features[list(order[place:])], 0))
+            self.observe_choice(features[list(order[place:])], 0)
 
     def observe_likes(self, features: Tensor, likes: Tensor) -> None:
         """Likes and dislikes: features (N, d) and likes (N,) of 0/1."""
@@ -61,63 +74,102 @@ class ChoiceModel:
         likes = torch.as_tensor(likes, dtype=torch.float64).flatten()
         if len(likes) != len(features) or not bool(((likes == 0) | (likes == 1)).all()):
             raise ValueError("likes must be one 0 or 1 for each row of features")
-        self._likes.append((features, likes))
-
-    # The parameters are (θ, intercept): the intercept belongs to the likes and has a weak prior.
-
-    def _terms(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Negative log posterior, its gradient and Hessian at (θ, intercept)."""
-        precision = torch.full((self.dim + 1,), self.l2, dtype=torch.float64)
-        precision[-1] = 0.01 * self.l2
-        value = 0.5 * (precision * parameters**2).sum()
-        gradient = precision * parameters
-        hessian = torch.diag(precision)
-        theta = parameters[:-1]
-        for features, winner in self._choices:
-            logits = features @ theta
-            p = torch.softmax(logits, 0)
-            value = value - torch.log_softmax(logits, 0)[winner]
-            mean = p @ features
-            gradient[:-1] += mean - features[winner]
-            hessian[:-1, :-1] += (features * p[:, None]).T @ features - torch.outer(mean, mean)
-        for features, likes in self._likes:
-            design = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], 1)
-            logits = design @ parameters
-            p = torch.sigmoid(logits)
-            value = value + torch.nn.functional.softplus(logits).sum() - (likes * logits).sum()
-            gradient += design.T @ (p - likes)
-            hessian += (design * (p * (1 - p))[:, None]).T @ design
-        return value, gradient, hessian
+        scale = torch.full((len(features), 1), INTERCEPT_SCALE, dtype=torch.float64)
+        rows = torch.cat([features, scale], 1) * (1 - 2 * likes)[:, None]
+        self._rows += list(rows[:, None])
 
     def fit(self) -> ChoiceModel:
-        """Maximum a posteriori θ by damped Newton from the last fit, and the Laplace covariance."""
-        parameters = torch.cat([self.theta, torch.tensor([self.intercept], dtype=torch.float64)])
-        value, gradient, hessian = self._terms(parameters)
-        for _ in range(MAX_NEWTON_STEPS):
-            if float(gradient.norm()) < GRADIENT_TOLERANCE:
-                break
-            step = torch.linalg.solve(hessian, gradient)
-            size = 1.0
-            while size > 1e-8:
-                candidate = parameters - size * step
-                terms = self._terms(candidate)
-                if terms[0] <= value:
-                    break
-                size /= 2
-            else:
-                break
-            parameters, (value, gradient, hessian) = candidate, terms
-        self.theta, self.intercept = parameters[:-1].clone(), float(parameters[-1])
-        self.gradient_norm = float(gradient.norm())
-        self._covariance = torch.linalg.inv(hessian)[:-1, :-1]
+        """Maximum a posteriori θ by damped Newton from the last fit, and the Laplace covariance.
+
+        ``gradient_norm`` is then ‖∇ log posterior‖ at θ̂, about 1e-9 or less.
+        """
+        rows, groups = self._stacked()
+        basis = row_space(rows)
+        at = torch.cat([self.theta, self.theta.new_tensor([self.intercept / INTERCEPT_SCALE])])
+        inside = rows if basis is None else rows @ basis
+        start = at if basis is None else basis.T @ at
+        answers = Answers(inside, groups, len(self._rows), self.l2)
+        found, hessian, self.gradient_norm = answers.newton(start)
+        self._settle(found if basis is None else basis @ found)
+        self._posterior = Posterior(self.l2, basis, torch.linalg.cholesky(hessian))
         return self
+
+    def _settle(self, parameters: Tensor) -> None:
+        self.theta = parameters[:-1].clone()
+        self.intercept = INTERCEPT_SCALE * float(parameters[-1])
+
+    def _stacked(self) -> tuple[Tensor, Tensor]:
+        """All rows (n, d + 1) and the group of each (n,)."""
+        if not self._rows:
+            return torch.zeros(0, self.dim + 1, dtype=torch.float64), torch.zeros(0).long()
+        sizes = torch.tensor([len(rows) for rows in self._rows])
+        return torch.cat(self._rows), torch.arange(len(sizes)).repeat_interleave(sizes)
 
     def utility(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and standard deviation of θᵀφ for features (N, d): two (N,)."""
         features = self._checked(features, 1)
-        variance = ((features @ self._covariance) * features).sum(1)
+        variance = (self.covariance_product(features) * features).sum(1)
         return features @ self.theta, variance.clamp(min=0).sqrt()
 
     def probabilities(self, features: Tensor) -> Tensor:
         """Chance of each of the K rows to be picked, at θ̂: (K,)."""
         return torch.softmax(self._checked(features, 1) @ self.theta, 0)
+
+    def information(self, features: Tensor) -> Tensor:
+        """Fisher information about θ of one pick among the K rows, at θ̂: (d, d)."""
+        features = self._checked(features, 1)
+        p = torch.softmax(features @ self.theta, 0)
+        centred = features - p @ features
+        return (centred * p[:, None]).T @ centred
+
+    def covariance_product(self, features: Tensor) -> Tensor:
+        """Features (N, d) times the posterior covariance of θ: (N, d). Costs N·d·min(n, d)."""
+        return self._posterior.product(self._padded(features))[:, :-1]
+
+    def precision(self) -> Tensor:
+        """Inverse posterior covariance of θ, the intercept integrated out: (d, d).
+
+        It is λ·Id plus all information collected. The one call here that builds d×d.
+        """
+        full = self._posterior.precision(self.dim + 1)
+        across = full[:-1, -1]
+        return full[:-1, :-1] - torch.outer(across, across) / full[-1, -1]
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws of θ from the Laplace posterior: (count, d)."""
+        noise = torch.randn(count, self.dim + 1, generator=generator, dtype=torch.float64)
+        return self.theta + self._posterior.colour(noise)[:, :-1]
+
+    def _padded(self, features: Tensor) -> Tensor:
+        features = self._checked(features, 0)
+        return torch.cat([features, features.new_zeros(len(features), 1)], 1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors from which `load_state_dict` restores θ, its uncertainty and all answers.
+
+        The uncertainty is kept in its low-rank form, the answers' rows; safe for safetensors.
+        """
+        rows, groups = self._stacked()
+        return {
+            "theta": self.theta.clone(),
+            "intercept": torch.tensor([self.intercept], dtype=torch.float64),
+            "l2": torch.tensor([self.l2], dtype=torch.float64),
+            "rows": rows.contiguous(),
+            "groups": groups.contiguous(),
+        }
+
+    @classmethod
+    def load_state_dict(cls, state: Mapping[str, Tensor]) -> ChoiceModel:
+        """The fitted model a `state_dict` came from. Raises ValueError on foreign tensors."""
+        missing = {"theta", "intercept", "l2", "rows", "groups"} - set(state)
+        if missing:
+            raise ValueError(f"not the state of a choice model: {sorted(missing)} are missing")
+        model = cls(len(state["theta"]), float(state["l2"]))
+        rows, groups = state["rows"].double(), state["groups"].long()
+        if rows.ndim != 2 or rows.shape[1] != model.dim + 1 or len(groups) != len(rows):
+            raise ValueError(f"the rows of the state do not fit theta: {tuple(rows.shape)}")
+        if len(groups):
+            model._rows = list(rows.split(torch.bincount(groups).tolist()))
+        model.theta = state["theta"].double().clone()
+        model.intercept = float(state["intercept"])
+        return model.fit()
