@@ -11,14 +11,14 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
@@ -135,6 +135,23 @@ def unpack_tensors(content: bytes) -> dict[str, Tensor]:
     try:
         with torch.inference_mode(False):  # what is read here may be trained with
             return safetensors.load(content)
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise ValueError(str(error)) from error
+
+
+def read_tensors(
+    path: Path, names: Sequence[str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, or those ``names`` that it has, and its metadata.
+
+    Reads no more of the file than that. Raises OSError, and ValueError if it is damaged.
+    """
+    try:
+        with torch.inference_mode(False), safe_open(path, framework="pt") as file:
+            present = list(file.keys())
+            wanted = present if names is None else [name for name in names if name in present]
+            tensors = {name: file.get_tensor(name).clone() for name in wanted}
+            return tensors, dict(file.metadata() or {})
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise ValueError(str(error)) from error
 

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from sqlalchemy import Select, func, select
 from sqlalchemy.engine import URL
+from torch import Tensor
 
 from . import profile_database as db
 from . import profile_files as files
@@ -19,6 +20,7 @@ from .profile_types import ProfileBusy, ProfileError
 DATABASE = "profile.sqlite"
 _LOCK = "profile.lock"
 _QUERY_ID = re.compile(r"[0-9a-f]{32}")
+_FILE = re.compile(r"[a-z][a-z_]{0,31}")
 _SETTING = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NEWEST = select(func.max(db.revisions.c.number))
 
@@ -80,6 +82,28 @@ class ProfileFolder:
             update = db.settings.update().where(db.settings.c.key == key).values(value=value)
             if not connection.execute(update).rowcount:
                 connection.execute(db.settings.insert().values(key=key, value=value))
+
+    def keep(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        """Keep tensors with the profile as ``name``.safetensors, in place of those kept before."""
+        content = files.pack_tensors(tensors, metadata)
+        path = self._kept_path(name)
+        with self._filing, files.disk_errors(f"Keeping {name} of {self.name!r}", path):
+            files.write_file(path, content)
+
+    def kept(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """Return what `keep` was given last under that name, on the CPU, or None.
+
+        A damaged file counts as none: what is kept here can be made again from the ratings log.
+        """
+        try:
+            return files.read_tensors(self._kept_path(name))
+        except (OSError, ValueError):
+            return None
+
+    def _kept_path(self, name: str) -> Path:
+        if not _FILE.fullmatch(name):
+            raise ProfileError(f"{name!a} cannot name a file of a profile: use small letters.")
+        return self.folder / f"{name}.safetensors"
 
     def _scalar(self, statement: Select[Any]) -> int:
         with self._database.read() as connection:

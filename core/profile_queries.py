@@ -23,6 +23,7 @@ from .profile_types import AnswerConflict, Candidate, ProfileError, Query, Unkno
 STATES = ("pending", "answered", "used", "skipped")
 RATINGS = select(func.coalesce(func.sum(db.queries.c.labels), 0))
 ROUNDS = select(func.count()).where(db.queries.c.state.in_(("answered", "used")))
+CLOSED = select(func.count()).where(db.queries.c.state != "pending")
 ACTIVE = select(db.active.c.revision)
 _TENSORS = "candidates.safetensors"
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -101,6 +102,17 @@ class QueryLog(ProfileFolder):
         """Return the answered queries, skips aside, that no revision has used yet, oldest first."""
         return self.queries("answered")
 
+    def tensor(self, id: str, name: str) -> Tensor | None:
+        """Return one of the tensors given to ``ask``, on the CPU, without reading the others.
+
+        None if there was none of that name. Raises as ``tensors`` does.
+        """
+        path = self._queries / self.query(id).id / _TENSORS
+        try:
+            return files.read_tensors(path, [name])[0].get(name)
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from error
+
     def tensors(self, id: str) -> dict[str, Tensor]:
         """Return the tensors given to ``ask``, on the CPU.
 
@@ -160,6 +172,11 @@ class QueryLog(ProfileFolder):
     def rounds(self) -> int:
         """Queries answered so far, skips aside."""
         return self._scalar(ROUNDS)
+
+    @property
+    def closed_queries(self) -> int:
+        """Queries that ask no more: answered or skipped. It only ever rises."""
+        return self._scalar(CLOSED)
 
     def _write_candidates(self, pixels: np.ndarray, tensors: bytes) -> str:
         query_id = uuid.uuid4().hex
