@@ -1,0 +1,112 @@
+"""Direct choosers of one query: no policies, but the K prompts themselves, from the posterior.
+
+The utility of a prompt is a sum over its slots, so each posterior draw of θ knows its own best
+prompt by a per-slot arg-max, and any objective of K prompts can be climbed one token at a time over
+the whole prompt space. Sources: expected utility of the best option, arXiv 2303.15746 (qEUBO);
+Thompson arms, arXiv 1707.02038; transductive design, arXiv 1906.08399.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..choice import ChoiceModel
+from .pool import select_pool
+from .search import best_prompts
+from .space import PromptSpace
+
+PASSES = 3  # of coordinate ascent over all tokens of a query
+PLAUSIBLE = 96  # prompts that stand for those still plausibly best
+
+
+def thompson_prompts(space: PromptSpace, thetas: Tensor) -> list[list[int]]:
+    """The best prompt of each draw of θ (S, d), as token indices."""
+    if space.has_shared_tokens:
+        return [best_prompts(space, theta, n=1)[0] for theta in thetas]
+    best = torch.stack([(thetas @ rows.T).argmax(1) for rows in space.features], 1)
+    return [list(prompt) for prompt in best.tolist()]
+
+
+def distinct(prompts: list[list[int]]) -> list[list[int]]:
+    """The prompts without repeats, in order."""
+    return [list(prompt) for prompt in dict.fromkeys(map(tuple, prompts))]
+
+
+def thompson_arms(
+    space: PromptSpace, model: ChoiceModel, arms: int, generator: torch.Generator
+) -> list[list[int]]:
+    """K different prompts, each the best of one posterior draw; random ones if draws agree."""
+    found = distinct(thompson_prompts(space, model.sample(8 * arms, generator)))
+    return fill_up(space, found, arms, generator)
+
+
+def fill_up(
+    space: PromptSpace, prompts: list[list[int]], arms: int, generator: torch.Generator
+) -> list[list[int]]:
+    """The first K of the prompts, with random ones added where they are too few or repeat."""
+    found = distinct(prompts)[:arms]
+    for _ in range(20 * arms):
+        if len(found) == arms:
+            break
+        found = distinct(found + space.random_prompts(1, generator))
+    return (found * arms)[:arms] if len(found) < arms else found
+
+
+def best_option_arms(
+    space: PromptSpace,
+    model: ChoiceModel,
+    arms: int,
+    generator: torch.Generator,
+    draws: int = 128,
+) -> list[list[int]]:
+    """K prompts that maximise E[max_i θᵀφ_i] over posterior draws (EUBO), by coordinate ascent.
+
+    Starts from Thompson arms; each coordinate step tries every token of a slot of one prompt.
+    """
+    thetas = model.sample(draws, generator)
+    slots = [thetas @ rows.T for rows in space.features]  # (S, n_h) each
+    prompts = fill_up(space, thompson_prompts(space, thetas), arms, generator)
+    index = torch.tensor(prompts)
+    worth = torch.stack([sum_of_tokens(slots, prompt) for prompt in prompts], 1)  # (S, K)
+    for _ in range(PASSES):
+        before = index.clone()
+        for arm in range(arms):
+            others = worth[:, [i for i in range(arms) if i != arm]].amax(1, keepdim=True)
+            for h, gains in enumerate(slots):
+                rest = worth[:, arm] - gains[:, index[arm, h]]
+                value = torch.maximum(rest[:, None] + gains, others).mean(0)
+                value[~space.allowed_in(index[arm].tolist(), h)] = -torch.inf
+                index[arm, h] = int(value.argmax())
+                worth[:, arm] = rest + gains[:, index[arm, h]]
+        if torch.equal(before, index):
+            break
+    return fill_up(space, index.tolist(), arms, generator)
+
+
+def sum_of_tokens(slots: list[Tensor], prompt: list[int]) -> Tensor:
+    """Utility of a prompt under each draw, from slot utilities (S, n_h): (S,)."""
+    return torch.stack([gains[:, a] for gains, a in zip(slots, prompt, strict=True)]).sum(0)
+
+
+def transductive_arms(
+    space: PromptSpace, model: ChoiceModel, arms: int, generator: torch.Generator
+) -> list[list[int]]:
+    """K of the plausibly best prompts whose comparison settles most about the rest of them.
+
+    Candidates are the best prompts of posterior draws; the criterion is the posterior variance of
+    the differences among them, after the answer (V of `select_pool` in posterior coordinates).
+    """
+    plausible = distinct(thompson_prompts(space, model.sample(PLAUSIBLE, generator)))
+    if len(plausible) <= arms:
+        return fill_up(space, plausible, arms, generator)
+    coordinates = posterior_coordinates(model, space.prompt_features(plausible))
+    return [plausible[i] for i in select_pool(coordinates, arms, criterion="V")]
+
+
+def posterior_coordinates(model: ChoiceModel, features: Tensor) -> Tensor:
+    """Rows whose inner products are the posterior covariances of θᵀφ: (N, N) for (N, d)."""
+    covariance = model.covariance_product(features) @ features.T
+    covariance = (covariance + covariance.T) / 2
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()
