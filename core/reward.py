@@ -1,0 +1,193 @@
+"""A small reward network on latents, learnt from a profile's answers, for the FKC sampler.
+
+An ensemble of convolutional heads, conditioned on σ, trained from scratch in seconds. Picks and
+rankings are Plackett–Luce, likes and stars logistic; each head leaves out one fold of the queries,
+and what the heads say about the fold they have not seen calibrates the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .reward_data import RatedLatents, agreement, choice_loss
+from .reward_network import HeadStack
+
+Answered = tuple[Tensor, Mapping[str, Any]]
+
+PRIOR_ACCURACY, PRIOR_PAIRS = 0.75, 4.0  # what is believed of a taste before any held-out pair
+NOISE_LEVELS = (0.05, 10.0)  # of σ in units of the latents' std
+
+
+class RewardModel:
+    """r(x̂0, σ) of one taste: (N,), in standard deviations of the taste over the rated images.
+
+    >>> reward = RewardModel((4, 64, 64)).fit(answers, generator=generator)
+    >>> sample_fkc(model, x, sigmas, reward=reward if reward.ready else None, ...)
+
+    ``shape``: (C, H, W) of one latent; H and W may differ when called. ``ready`` is False, the
+    value and its gradient are zero, and ``reason`` says why, until the answers hold both better and
+    worse images. ``accuracy`` is the share of pairs put in the right order, as held-out queries
+    let estimate.
+    """
+
+    def __init__(self, shape: Sequence[int], heads: int = 5, width: int = 16) -> None:
+        channels, height, breadth = (int(n) for n in shape)
+        stride = max(1, min(height, breadth) // 16)
+        self.shape, self.heads, self.width = (channels, height, breadth), heads, width
+        self.network = HeadStack(channels, heads, width, stride)
+        self.mean = torch.zeros(1, channels, 1, 1)
+        self.std = torch.ones(1, channels, 1, 1)
+        self.offset, self.scale, self.spread = torch.zeros(heads), torch.ones(heads), 1.0
+        self.accuracy, self.labels = PRIOR_ACCURACY, 0
+        self.reason = "there are no ratings yet: rate some images first"
+
+    @property
+    def ready(self) -> bool:
+        """Whether the answers taught a direction to steer in."""
+        return not self.reason
+
+    @property
+    def correlation(self) -> float:
+        """Between prediction and taste, as ``accuracy`` implies for normal variables, in [0, 1)."""
+        angle = torch.tensor((self.accuracy - 0.5) * torch.pi)
+        return float(angle.sin().clamp(0.0, 0.99))
+
+    def fit(
+        self,
+        answers: Sequence[Answered],
+        *,
+        generator: torch.Generator,
+        steps: int = 120,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.05,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> RewardModel:
+        """Learn from scratch from the whole log; returns self, unchanged if stopped.
+
+        answers: (latents (K, C, H, W), answer as the profile keeps it), oldest first. Raises
+        ValueError for latents of another shape or not finite. Deterministic by ``generator``.
+        """
+        data = RatedLatents.of(answers, self.shape, self.heads)
+        self.labels, self.reason = data.labels, data.refusal
+        if self.reason:
+            return self
+        mean = data.latents.mean((0, 2, 3), keepdim=True)
+        std = data.latents.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
+        clean = (data.latents - mean) / std
+        network = HeadStack(self.shape[0], self.heads, self.width, self.network.stride)
+        network.start(generator)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=learning_rate, weight_decay=weight_decay
+        )
+        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, learning_rate / 20)
+        with torch.inference_mode(False), torch.enable_grad():
+            for step in range(steps):
+                if should_stop is not None and should_stop():
+                    return self
+                sigma = _noise_levels(len(clean), generator)
+                utility = torch.cat(
+                    [
+                        network(clean, torch.zeros(len(clean))),
+                        network(_estimate(clean, sigma, generator), sigma),
+                    ]
+                ).view(2, len(clean), self.heads)
+                loss = sum(choice_loss(u, data, network.intercept) for u in utility)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[union-attr]
+                optimizer.step()
+                rate.step()
+                if progress is not None:
+                    progress(step + 1, steps)
+        network.requires_grad_(False)
+        self.network, self.mean, self.std = network, mean, std
+        self._calibrate(clean, data)
+        return self
+
+    def __call__(self, x0_hat: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
+        """Calibrated mean of the heads, (N,), differentiable; zeros unless ``ready``."""
+        return self.predict(x0_hat, sigma)[0]
+
+    def predict(self, x0_hat: Tensor, sigma: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        """Mean (N,) and std (N,) of r for denoised estimates (N, C, H, W) at noise level σ.
+
+        The mean is shrunk by the correlation with the taste; the std is what that leaves open,
+        larger where the heads disagree more than usual. Unless ``ready``: zero and one.
+        """
+        if not self.ready:
+            return x0_hat.flatten(1).sum(1) * 0.0, x0_hat.new_ones(len(x0_hat))
+        heads = self._heads(x0_hat, sigma)
+        known = self.correlation
+        rest = (1 - known**2) ** 0.5
+        return known * heads.mean(1), rest * heads.std(1) / self.spread
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything as tensors, for a safetensors file; `load_state_dict` is the inverse."""
+        numbers = torch.tensor(
+            [*self.shape, self.heads, self.width, self.labels, float(self.ready)],
+            dtype=torch.float64,
+        )
+        calibration = torch.tensor([self.accuracy, self.spread], dtype=torch.float64)
+        own = {"numbers": numbers, "calibration": calibration, "mean": self.mean, "std": self.std}
+        own |= {"offset": self.offset, "scale": self.scale}
+        network = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        return {k: v.detach().cpu().clone() for k, v in (own | network).items()}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor], reason: str = "") -> RewardModel:
+        """The model that `state_dict` wrote. ``reason``: why it was not ready, if it was not."""
+        channels, height, breadth, heads, width, labels, ready = state["numbers"].tolist()
+        model = cls((int(channels), int(height), int(breadth)), int(heads), int(width))
+        prefix = "network."
+        model.network.load_state_dict(
+            {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        )
+        model.network.requires_grad_(False)
+        model.mean, model.std = state["mean"].clone(), state["std"].clone()
+        model.offset, model.scale = state["offset"].clone(), state["scale"].clone()
+        model.accuracy, model.spread = state["calibration"].tolist()
+        model.labels = int(labels)
+        model.reason = "" if ready else reason or model.reason
+        return model
+
+    def to(self, device: torch.device | str) -> RewardModel:
+        """Moves the network for sampling there; returns self. `fit` brings it back to the CPU."""
+        self.network.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        self.offset, self.scale = self.offset.to(device), self.scale.to(device)
+        return self
+
+    def _heads(self, x0_hat: Tensor, sigma: Tensor | float) -> Tensor:
+        """Standardised utility by each head: (N, heads)."""
+        level = torch.as_tensor(sigma, dtype=torch.float32, device=self.mean.device)
+        level = level.expand(len(x0_hat)) / self.std.mean()
+        z = (x0_hat.to(self.mean) - self.mean) / self.std
+        return (self.network(z, level) - self.offset) / self.scale
+
+    @torch.no_grad()
+    def _calibrate(self, clean: Tensor, data: RatedLatents) -> None:
+        """Unit spread of each head's utility over the rated images; accuracy on unseen folds."""
+        utility = self.network(clean, torch.zeros(len(clean)))
+        self.offset, self.scale = utility.mean(0), utility.std(0).clamp(min=1e-6)
+        standard = (utility - self.offset) / self.scale
+        right, pairs = agreement(standard, data)
+        known = (right + PRIOR_ACCURACY * PRIOR_PAIRS) / (pairs + PRIOR_PAIRS)
+        # Pairs that nobody told apart are the close ones: taken to be half as predictable.
+        self.accuracy = 0.5 + (known - 0.5) * (1 + data.compared) / 2
+        self.spread = float(standard.std(1).square().mean().sqrt().clamp(min=1e-3))
+
+
+def _noise_levels(count: int, generator: torch.Generator) -> Tensor:
+    low, high = torch.tensor(NOISE_LEVELS).log()
+    return (low + (high - low) * torch.rand(count, generator=generator)).exp()
+
+
+def _estimate(clean: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
+    """What a denoiser would make of unit-variance ``clean`` at σ: the Wiener estimate (N, …)."""
+    noise = torch.randn(clean.shape, generator=generator)
+    level = sigma.view(-1, 1, 1, 1)
+    return (clean + level * noise) / (1 + level**2)

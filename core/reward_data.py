@@ -1,0 +1,148 @@
+"""Answers as training data of the reward ensemble: who was preferred to whom, and how likely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class RatedLatents:
+    """All answers as one batch.
+
+    latents: (N, C, H, W) float32. contests: rows (M, K), the first of each preferred to the rest;
+    −1 fills up. contest_fold: (M,). rated: (R,) indices with ratings (R,) in [−1, 1] and
+    rated_fold (R,). A query belongs to one fold, which the head of that number is not trained on.
+    compared: the share of the pairs within queries that the answers tell apart. refusal: why nothing
+    can be learnt, or "".
+    """
+
+    latents: Tensor
+    contests: Tensor
+    contest_fold: Tensor
+    rated: Tensor
+    ratings: Tensor
+    rated_fold: Tensor
+    labels: int
+    compared: float
+    refusal: str
+
+    @classmethod
+    def of(
+        cls,
+        answers: Sequence[tuple[Tensor, Mapping[str, Any]]],
+        shape: tuple[int, int, int],
+        folds: int,
+    ) -> RatedLatents:
+        """Raises ValueError for latents of another shape or not finite, or an unknown answer."""
+        latents: list[Tensor] = []
+        contests: list[tuple[int, list[int]]] = []
+        rated: list[tuple[int, int, float]] = []
+        start = labels = pairs = 0
+        useful = [(x, answer) for x, answer in answers if answer["kind"] != "skip"]
+        for number, (x, answer) in enumerate(useful):
+            if x.ndim != 4 or tuple(x.shape[1:]) != shape:
+                raise ValueError(f"rated latents must be (K, {shape}), not {tuple(x.shape)}")
+            if not bool(torch.isfinite(x).all()):
+                raise ValueError("rated latents must be finite")
+            # A lone query cannot be held out: no head has its number.
+            fold = number % folds if len(useful) > 1 else folds
+            ratings = _ratings(answer, len(x))
+            rated += [(fold, start + i, r) for i, r in ratings]
+            contests += [
+                (fold, [start + i for i in row]) for row in _contests(answer, ratings, len(x))
+            ]
+            seen = len(ratings) or len(x)
+            labels, pairs = labels + seen, pairs + seen * (seen - 1) // 2
+            latents.append(x.detach().float().cpu())
+            start += len(x)
+        width = max((len(row) for _, row in contests), default=2)
+        return cls(
+            torch.cat(latents) if latents else torch.zeros(0, *shape),
+            torch.tensor([r + [-1] * (width - len(r)) for _, r in contests]).view(-1, width),
+            torch.tensor([fold for fold, _ in contests], dtype=torch.int64),
+            torch.tensor([i for _, i, _ in rated], dtype=torch.int64),
+            torch.tensor([r for _, _, r in rated], dtype=torch.float32),
+            torch.tensor([fold for fold, _, _ in rated], dtype=torch.int64),
+            labels,
+            sum(len(row) - 1 for _, row in contests) / max(1, pairs),
+            _refusal(labels, bool(contests), {r for _, _, r in rated}),
+        )
+
+
+def choice_loss(utility: Tensor, data: RatedLatents, intercept: Tensor) -> Tensor:
+    """Negative log-likelihood of the answers by utility (N, heads), summed over heads: a scalar.
+
+    Plackett–Luce for comparisons, logistic with ``intercept`` (heads,) for ratings (a rating r is
+    a like with probability (1+r)/2). Head h leaves out the queries of fold h.
+    """
+    heads = torch.arange(utility.shape[1])
+    total = utility.new_zeros(())
+    if len(data.contests):
+        scores = utility[data.contests.clamp(min=0)]  # (M, K, heads)
+        scores = scores.masked_fill((data.contests < 0)[..., None], -torch.inf)
+        surprise = torch.logsumexp(scores, 1) - scores[:, 0]
+        total = total + _mean_seen(surprise, data.contest_fold[:, None] != heads)
+    if len(data.rated):
+        target = ((1 + data.ratings) / 2)[:, None].expand(-1, len(heads))
+        surprise = F.binary_cross_entropy_with_logits(
+            utility[data.rated] + intercept, target, reduction="none"
+        )
+        total = total + _mean_seen(surprise, data.rated_fold[:, None] != heads)
+    return total
+
+
+def agreement(utility: Tensor, data: RatedLatents) -> tuple[float, float]:
+    """How many held-out pairs each head puts in the right order, and of how many.
+
+    utility: (N, heads). The pairs of one query are not independent: they count as half.
+    """
+    right = pairs = 0.0
+    for row, fold in zip(data.contests.tolist(), data.contest_fold.tolist(), strict=True):
+        if fold < utility.shape[1]:
+            rest = [i for i in row[1:] if i >= 0]
+            right += float((utility[row[0], fold] > utility[rest, fold]).sum()) / 2
+            pairs += len(rest) / 2
+    return right, pairs
+
+
+def _mean_seen(surprise: Tensor, seen: Tensor) -> Tensor:
+    return ((surprise * seen).sum(0) / seen.sum(0).clamp(min=1)).sum()
+
+
+def _ratings(answer: Mapping[str, Any], count: int) -> list[tuple[int, float]]:
+    if answer["kind"] != "rate":
+        return []
+    return [(i, float(r)) for i, r in enumerate(answer["ratings"][:count]) if r is not None]
+
+
+def _contests(
+    answer: Mapping[str, Any], ratings: list[tuple[int, float]], count: int
+) -> list[list[int]]:
+    """Rows of image numbers, the first preferred to all others of the row."""
+    kind = answer["kind"]
+    if kind == "pick":
+        winner = int(answer["winner"])
+        return [[winner, *(i for i in range(count) if i != winner)]] if count > 1 else []
+    if kind == "rank":
+        order = [int(i) for i in answer["order"]]
+        return [order[n:] for n in range(len(order) - 1)]
+    if kind != "rate":
+        raise ValueError(f"unknown kind of answer {kind!r}")
+    rows = [[i, *(j for j, worse in ratings if worse < r)] for i, r in ratings]
+    return [row for row in rows if len(row) > 1]
+
+
+def _refusal(labels: int, compared: bool, ratings: set[float]) -> str:
+    if not labels:
+        return "there are no ratings yet: rate some images first"
+    if compared or len(ratings) > 1:
+        return ""
+    if ratings and max(ratings) > 0:
+        return "every rated image is liked alike: dislike some, so that there is a direction"
+    return "no rated image is liked better than another: like some, so that there is a direction"
