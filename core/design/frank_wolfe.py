@@ -14,56 +14,17 @@ gap Σ_h max_a s − ⟨s, d⟩ ≥ f* − f. Two directions then compete:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .information import mean_information, score
+from .objective import Objective, Solution, duality_gap
 
 EXPONENT_GROWTH = 1.3
 LARGEST_EXPONENT = 16.0
 SMALLEST_EXPONENT = 1e-3
 LEAST_CHANCE = 1e-14  # of a token before the last step, so that none is lost for ever
 LINE_SEARCH_STEPS = 20
-
-
-@dataclass(frozen=True)
-class Objective:
-    """f(d) = score(base + Σ_h scatter of d_h·weights_h), to be maximised.
-
-    base (d, d): everything in the total information but the design's own. target: as in `score`.
-    """
-
-    features: Sequence[Tensor]
-    weights: Sequence[Tensor]
-    base: Tensor
-    target: Tensor | None
-
-    def __call__(self, means: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-        """The objective, and its derivative by each token's chance: one (n_h,) a slot."""
-        masses = [d * w for d, w in zip(means, self.weights, strict=True)]
-        value, slope = score(self.base + mean_information(masses, self.features), self.target)
-        rewards = []
-        for rows, mass, weight in zip(self.features, masses, self.weights, strict=True):
-            centred = rows - mass @ rows / mass.sum()
-            rewards.append(weight * ((centred @ slope) * centred).sum(1))
-        return value, rewards
-
-
-@dataclass
-class Solution:
-    """The mean policy, its objective, the certified gap to the optimum, and the objectives seen."""
-
-    means: list[Tensor]
-    objective: float
-    gap: float
-    history: list[float] = field(default_factory=list)
-
-
-def duality_gap(means: Sequence[Tensor], rewards: Sequence[Tensor]) -> float:
-    """Σ_h max_a s − ⟨s, d⟩: no mean policy is better than this one by more."""
-    return sum(float(s.max() - d @ s) for d, s in zip(means, rewards, strict=True))
 
 
 def maximise(

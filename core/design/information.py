@@ -99,7 +99,7 @@ def objective_value(
     information: (d, d), as `information` returns it; λ/(H·T)·Id is added here.
     """
     total = regularised(information, space.horizon, l2, episodes)
-    return score(total, criterion_matrix(criterion, space.features))[0]
+    return value_of(total, criterion_matrix(criterion, space.features))
 
 
 def score(total: Tensor, target: Tensor | None) -> tuple[float, Tensor]:
@@ -109,3 +109,11 @@ def score(total: Tensor, target: Tensor | None) -> tuple[float, Tensor]:
         return 2 * float(factor.diagonal().log().sum()), torch.cholesky_inverse(factor)
     half = torch.cholesky_solve(target, factor)
     return -float(half.trace()), torch.cholesky_solve(half.T, factor)
+
+
+def value_of(total: Tensor, target: Tensor | None) -> float:
+    """The value of `score` alone."""
+    factor = torch.linalg.cholesky(total)
+    if target is None:
+        return 2 * float(factor.diagonal().log().sum())
+    return -float(torch.cholesky_solve(target, factor).trace())

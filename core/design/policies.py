@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .frank_wolfe import Objective, maximise
+from .frank_wolfe import maximise
 from .information import criterion_matrix, regularised
+from .interior_point import MAX_TOKENS, finish
+from .objective import Objective
 from .space import PromptSpace
 from .weighing import comparison_weights
 
+SMALL_TOLERANCE = 1e-8
 STEPS_OF_A_BLOCK = 2  # of each arm in each round, as in the paper
 
 
@@ -102,12 +105,12 @@ def design_queries(
         weights = [w * (space.horizon - h) for h, w in enumerate(weights)]
     base = regularised(known, space.horizon, l2, episodes)
     begin = uniform if start is None else start.means
-    solution = maximise(
-        Objective(features, weights, base, target),
-        begin,
-        rounds * arms * STEPS_OF_A_BLOCK,
-        tolerance,
-    )
+    objective = Objective(features, weights, base, target)
+    if sum(map(len, features)) <= MAX_TOKENS:
+        solution = maximise(objective, begin, rounds, SMALL_TOLERANCE)
+        solution = finish(objective, solution, min(tolerance, SMALL_TOLERANCE))
+    else:
+        solution = maximise(objective, begin, rounds * arms * STEPS_OF_A_BLOCK, tolerance)
     generator = generator or torch.Generator().manual_seed(0)
     policies = deal(solution.means, features, arms, generator)
     return Design(space, policies, solution.objective, solution.gap, solution.history)
