@@ -4,8 +4,9 @@ A word's feature is what the text encoder makes of it. Encoders put all texts cl
 (pairwise cosines of 0.7–0.9), and choices depend on differences only, so what all words of a slot
 share is taken out: features are L2-normalised, then centred slot by slot. A filled slot then is as
 likely to please as an empty one (the zero vector) before anything is known, and neither the design
-nor the prior spends anything on the direction that says "there is a word". One scale for all words
-makes their mean square norm 1, so that the prior means the same whatever the encoder.
+nor the prior spends anything on the direction that says "there is a word". Each slot is then brought
+to a mean square norm of 1: before anything is known, every slot may matter as much as another, and
+the prior means the same whatever the encoder.
 
 A prompt's feature is the sum over its words (arXiv 2512.19057, section 3, up to scale).
 """
@@ -20,11 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .design import PromptSpace
 from .profile import TasteProfile
 from .vocabulary import EMPTY, Slot, Vocabulary
 
 PROBES = ("a portrait", "the sea", "red", "at night")
 SAME = 0.999  # cosine of the same probe from the same encoder on another machine or precision
+ALIKE = 1e-6  # a slot of words that the encoder can't tell apart is left without differences
 FILE = "lexicon"
 _FORMAT = "1"
 
@@ -34,14 +37,14 @@ class Lexicon:
     """A vocabulary's words in the feature space of one text encoder.
 
     encoder: names the space; answers given in it stay valid for other vocabularies. probes: what
-    the encoder makes of `PROBES`, (4, d). centred: one (n, d) float32 a slot, of L2-normalised
-    features less the slot's mean; zero for the empty word. before, after: fixed text of prompts.
+    the encoder makes of `PROBES`, (4, d). features: one (n, d) float32 a slot, with mean 0 and mean
+    square norm 1 over its words; zero for the empty word. before, after: fixed text of prompts.
     """
 
     vocabulary: Vocabulary
     encoder: str
     probes: Tensor
-    centred: tuple[Tensor, ...]
+    features: tuple[Tensor, ...]
     before: str = ""
     after: str = ""
 
@@ -59,31 +62,21 @@ class Lexicon:
 
         ``kind`` is the encoder's class; with ``probes`` it names the encoder.
         """
-        centred = tuple(_centred(slot, words) for slot in vocabulary.slots)
-        return cls(vocabulary, encoder_name(kind, probes), probes, centred, before, after)
+        features = tuple(_features(slot, words) for slot in vocabulary.slots)
+        return cls(vocabulary, encoder_name(kind, probes), probes, features, before, after)
 
     @property
     def dim(self) -> int:
         return int(self.probes.shape[1])
 
-    @property
-    def scale(self) -> float:
-        """What makes the words' mean square norm 1; 1 if all of them have the same feature."""
-        words = torch.cat([
-            rows[[word != EMPTY for word in slot.words]]
-            for slot, rows in zip(self.vocabulary.slots, self.centred, strict=True)
-        ])  # fmt: skip
-        square = float(words.double().square().sum(1).mean())
-        return square**-0.5 if square > 1e-12 else 1.0
-
-    def scaled(self) -> list[Tensor]:
-        """The features in which utility is learnt: one float64 (n, d) a slot."""
-        return [rows.double() * self.scale for rows in self.centred]
+    def exact(self) -> list[Tensor]:
+        """The features as designs and fits take them: one float64 (n, d) a slot."""
+        return [rows.double() for rows in self.features]
 
     def prompt_features(self, choices: Sequence[Sequence[int]]) -> Tensor:
-        """Unscaled features of prompts given as one word index a slot: (K, d) float32."""
+        """Features of prompts given as one word index a slot: (K, d) float32."""
         return torch.stack([
-            torch.stack([rows[i] for rows, i in zip(self.centred, choice, strict=True)]).sum(0)
+            torch.stack([rows[i] for rows, i in zip(self.features, choice, strict=True)]).sum(0)
             for choice in choices
         ])  # fmt: skip
 
@@ -95,12 +88,12 @@ class Lexicon:
         if other is None or not same_encoder(self.probes, other.probes):
             return self
         return Lexicon(
-            self.vocabulary, other.encoder, other.probes, self.centred, self.before, self.after
+            self.vocabulary, other.encoder, other.probes, self.features, self.before, self.after
         )
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Tensors and text from which `from_tensors` makes the same lexicon."""
-        tensors = {f"slot.{i}": rows for i, rows in enumerate(self.centred)}
+        tensors = {f"slot.{i}": rows for i, rows in enumerate(self.features)}
         text = {
             "slots": [[slot.name, list(slot.words)] for slot in self.vocabulary.slots],
             "template": self.vocabulary.template,
@@ -117,13 +110,19 @@ class Lexicon:
             raise ValueError("not a lexicon of this version")
         text = json.loads(metadata["lexicon"])
         slots = tuple(Slot(name, tuple(words)) for name, words in text["slots"])
-        centred = tuple(tensors[f"slot.{i}"] for i in range(len(slots)))
-        if any(len(s.words) != len(rows) for s, rows in zip(slots, centred, strict=True)):
+        features = tuple(tensors[f"slot.{i}"] for i in range(len(slots)))
+        if any(len(s.words) != len(rows) for s, rows in zip(slots, features, strict=True)):
             raise ValueError("the lexicon's words and features differ in number")
         return cls(
-            Vocabulary(slots, text["template"]), text["encoder"], tensors["probes"], centred,
+            Vocabulary(slots, text["template"]), text["encoder"], tensors["probes"], features,
             text["before"], text["after"],
         )  # fmt: skip
+
+
+def prompt_space(lexicon: Lexicon) -> PromptSpace:
+    """The lexicon as designs see it."""
+    slots = [list(slot.words) for slot in lexicon.vocabulary.slots]
+    return PromptSpace(slots, lexicon.exact())
 
 
 def kept_lexicon(profile: TasteProfile) -> Lexicon | None:
@@ -157,9 +156,11 @@ def normalised(features: Tensor) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
-def _centred(slot: Slot, words: Mapping[str, Tensor]) -> Tensor:
+def _features(slot: Slot, words: Mapping[str, Tensor]) -> Tensor:
     filled = [i for i, word in enumerate(slot.words) if word != EMPTY]
-    features = normalised(torch.stack([words[slot.words[i]] for i in filled]))
-    rows = torch.zeros(len(slot.words), features.shape[1])
-    rows[filled] = (features - features.mean(0)).float()
+    directions = normalised(torch.stack([words[slot.words[i]] for i in filled]))
+    centred = directions - directions.mean(0)
+    size = float(centred.square().sum(1).mean().sqrt())
+    rows = torch.zeros(len(slot.words), directions.shape[1])
+    rows[filled] = (centred / size if size > ALIKE else centred).float()
     return rows

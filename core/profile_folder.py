@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,16 @@ class ProfileFolder:
         with self._filing, files.disk_errors(f"Keeping {name} of {self.name!r}", path):
             files.write_file(path, content)
 
-    def kept(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    def kept(
+        self, name: str, only: Sequence[str] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """Return what `keep` was given last under that name, on the CPU, or None.
 
-        A damaged file counts as none: what is kept here can be made again from the ratings log.
+        ``only`` names the tensors to read. A damaged file counts as none: what is kept here can be
+        made again from the ratings log.
         """
         try:
-            return files.read_tensors(self._kept_path(name))
+            return files.read_tensors(self._kept_path(name), only)
         except (OSError, ValueError):
             return None
 

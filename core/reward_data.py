@@ -18,7 +18,7 @@ class RatedLatents:
     latents: (N, C, H, W) float32. contests: rows (M, K), the first of each preferred to the rest;
     −1 fills up. contest_fold: (M,). rated: (R,) indices with ratings (R,) in [−1, 1] and
     rated_fold (R,). A query belongs to one fold, which the head of that number is not trained on.
-    compared: the share of the pairs within queries that the answers tell apart. refusal: why nothing
+    compared: the share of pairs within queries that the answers tell apart. refusal: why nothing
     can be learnt, or "".
     """
 

@@ -12,6 +12,7 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -37,7 +38,7 @@ class Utility:
     model: ChoiceModel
     questions: tuple[str, ...]
 
-    @property
+    @cached_property
     def information(self) -> float:
         """What the answers have told about θ, in bits: half the log-volume taken off the prior."""
         if not self.questions:
@@ -87,12 +88,16 @@ def utility_of(profile: TasteProfile, encoder: str, dim: int, scale: float) -> U
 
 def utility_in(profile: TasteProfile, lexicon: Lexicon) -> Utility:
     """`utility_of` in the space of a lexicon."""
-    return utility_of(profile, lexicon.encoder, lexicon.dim, lexicon.scale)
+    return utility_of(profile, lexicon.encoder, lexicon.dim, 1.0)
 
 
-def keep_utility(profile: TasteProfile, utility: Utility) -> None:
-    """Writes θ, its uncertainty and the answers behind them to the profile's folder."""
+def keep_utility(profile: TasteProfile, utility: Utility, more: Mapping[str, str]) -> None:
+    """Writes θ, its uncertainty and the answers behind them to the profile's folder.
+
+    ``more`` goes into the file's metadata.
+    """
     metadata = {
+        **more,
         "format": "1",
         "encoder": utility.encoder,
         "scale": repr(utility.scale),

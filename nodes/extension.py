@@ -5,6 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import host, routes, waiting
+from .best_prompts import BestPrompts
+from .ed_candidate_picker import EDCandidatePicker
+from .ed_query_designer import EDQueryDesigner
 from .papa_update import PAPAUpdate
 from .preference_query import PreferenceQuery
 from .save_taste import SaveTaste
@@ -18,7 +21,10 @@ class Palate(ComfyExtension):
         return [
             StarterModel,
             TasteProfile,
+            EDQueryDesigner,
+            EDCandidatePicker,
             PreferenceQuery,
+            BestPrompts,
             PAPAUpdate,
             SaveTaste,
             SimulatedRater,

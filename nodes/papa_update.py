@@ -160,6 +160,7 @@ def _learn(
         if report.stopped:
             host.stop_if_interrupted()
         if report.rolled_back:
+            _tell(profile.name, parent, rolled_back=report.rolled_back)
             return report, None
         revision = profile.commit_revision(
             live.adapter.state_dict(),
@@ -170,10 +171,14 @@ def _learn(
             metadata={"base_hash": live.base_hash, "method": "EPAPA" if taste.boundary else "PAPA"},
         )
     live.revision = revision.number
-    host.send(
-        "palate.revision", {"profile": profile.name, "revision": revision.number}, everyone=True
-    )
+    _tell(profile.name, revision.number)
     return report, revision
+
+
+def _tell(profile: str, revision: int, **more: str) -> None:
+    """The pages hear which revision is in use now, and why if it is still the one before."""
+    event = {"profile": profile, "revision": revision, **more}
+    host.send("palate.revision", event, everyone=True)
 
 
 def _lessons(taste: host.Taste, fresh: list[Query]) -> list[Lesson]:

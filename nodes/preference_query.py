@@ -15,13 +15,17 @@ from torch import Tensor
 from ..core.choice import ChoiceModel
 from ..core.features import image_features
 from ..core.papa import graded_labels
+from ..core.plan import Plan
 from ..core.profile import AnswerConflict, Query
 from ..core.profile import TasteProfile as Profile
 from ..core.rater import Rater
+from ..core.utility import observe
 from . import host, waiting
 from .graph import prompt_texts
-from .wires import CATEGORY, Feedback, FeedbackType, RaterType, TasteType
+from .lists import joined, one_each
+from .wires import CATEGORY, Feedback, FeedbackType, PlanType, RaterType, TasteType
 
+NAME = "Preference Query"
 ASK_NOW, RATE_LATER = "ask now", "rate later"
 STOP, SKIP, GUESS = "stop this branch", "skip", "best guess"
 ANSWERS = ("pick", "rank", "rate", "skip")
@@ -33,7 +37,7 @@ class PreferenceQuery(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PalatePreferenceQuery",
-            display_name="Preference Query",
+            display_name=NAME,
             category=CATEGORY,
             description="Shows the images in the Palate panel and waits for your answer, or lets "
             "you rate them later. Pick the best, or like and dislike; skip if you can't tell.",
@@ -68,6 +72,12 @@ class PreferenceQuery(io.ComfyNode):
                     "pick, learns nothing, and the question stays pending.",
                 ),
                 RaterType.Input("rater", optional=True, tooltip="Answers in your place."),
+                PlanType.Input(
+                    "plan",
+                    optional=True,
+                    tooltip="From ED Query Designer or ED Candidate Picker: your answer then also "
+                    "tells which words you like.",
+                ),
             ],
             outputs=[
                 FeedbackType.Output(display_name="FEEDBACK"),
@@ -93,26 +103,24 @@ class PreferenceQuery(io.ComfyNode):
         timeout: list[int],
         on_timeout: list[str],
         rater: list[Rater] | None = None,
+        plan: list[Plan] | None = None,
     ) -> io.NodeOutput:
         profile = taste[0].profile
-        pictures, samples = (
-            _joined(images, "images"),
-            _joined([x["samples"] for x in latents], "latents"),
-        )
-        conditionings = _one_each(conditioning, [len(batch) for batch in images])
-        if len(pictures) != len(samples):
-            raise ValueError(
-                f"Preference Query got {len(pictures)} images and {len(samples)} latents: connect "
-                "the latents from which these images were decoded."
-            )
-        if len(pictures) < 2:
-            raise ValueError("Preference Query needs at least two images: raise the batch size.")
+        pictures = joined(images, "images", NAME)
+        samples = joined([batch["samples"] for batch in latents], "latents", NAME)
+        conditionings = one_each(conditioning, [len(batch) for batch in images], NAME)
+        _check(pictures, samples)
+        designed = plan[0] if plan else None
+        if designed is not None:
+            _check_plan(designed, conditionings)
         texts = prompt_texts(cls.hidden.prompt, cls.hidden.unique_id, "conditioning")
+        features = {} if designed is None else designed.tensors()
         query = profile.ask(
             pictures.float().cpu().clone(),
-            host.pack_candidates(samples, conditionings),
-            [texts[i % len(texts)] if texts else "" for i in range(len(pictures))],
+            {**host.pack_candidates(samples, conditionings), **features},
+            _prompts(designed, texts, len(pictures)),
             kinds=ANSWERS,
+            plan=None if designed is None else designed.to_json(),
             generator=torch.Generator().manual_seed(len(profile.queries()) + 1),
         )
         if query.state == "pending":
@@ -125,29 +133,41 @@ class PreferenceQuery(io.ComfyNode):
         return _output(profile, query, pictures, stopped, on_timeout[0] == GUESS)
 
 
-def _joined(batches: Sequence[Tensor], what: str) -> Tensor:
-    shapes = {tuple(batch.shape[1:]) for batch in batches}
-    if len(shapes) > 1:
+def _check(pictures: Tensor, samples: Tensor) -> None:
+    if len(pictures) != len(samples):
         raise ValueError(
-            f"Preference Query compares {what} of one size; these are {sorted(shapes)}. Use one "
-            "width and height for all of them."
+            f"Preference Query got {len(pictures)} images and {len(samples)} latents: connect "
+            "the latents from which these images were decoded."
         )
-    return torch.cat(list(batches))
+    if len(pictures) < 2:
+        raise ValueError("Preference Query needs at least two images: raise the batch size.")
 
 
-def _one_each(conditionings: Sequence[list], batches: Sequence[int]) -> list[list]:
-    """One conditioning an image, from one for all, one a batch, or one an image."""
-    count = sum(batches)
-    if len(conditionings) == 1:
-        return [conditionings[0]] * count
-    if len(conditionings) == count:
-        return list(conditionings)
-    if len(conditionings) == len(batches):
-        return [c for c, size in zip(conditionings, batches, strict=True) for _ in range(size)]
-    raise ValueError(
-        f"Preference Query got {len(conditionings)} conditionings for {count} images: connect one "
-        "for all, or one an image."
-    )
+def _check_plan(plan: Plan, conditionings: Sequence[list]) -> None:
+    """Refuses images that were not drawn one for each candidate of the plan, in its order."""
+    if len(plan) != len(conditionings):
+        raise ValueError(
+            f"The plan has {len(plan)} prompts, but Preference Query got {len(conditionings)} "
+            "images: draw one image for each prompt (batch size 1), all of them from this plan."
+        )
+    texts: dict[str, Tensor] = {}
+    for i, (prompt, conditioning) in enumerate(zip(plan.prompts, conditionings, strict=True)):
+        embedding = conditioning[0][0]
+        for other, drawn in texts.items():
+            same = drawn.shape == embedding.shape and torch.equal(drawn, embedding)
+            if same and other != prompt:
+                raise ValueError(
+                    f"Image {i + 1} was not drawn with its prompt of the plan ({prompt!r}), but "
+                    f"with that of another image: connect the prompts of ED Query Designer to CLIP "
+                    "Text Encode, and its conditioning to the sampler and to Preference Query."
+                )
+        texts[prompt] = embedding
+
+
+def _prompts(plan: Plan | None, found: Sequence[str], count: int) -> list[str]:
+    if plan is not None and plan.prompts:
+        return list(plan.prompts)
+    return [found[i % len(found)] if found else "" for i in range(count)]
 
 
 async def _answered(
@@ -200,15 +220,6 @@ def _guess(profile: Profile, pictures: Tensor) -> int:
     features = image_features(pictures)
     model = ChoiceModel(features.shape[1])
     for query in [*profile.queries("answered"), *profile.queries("used")]:
-        seen = image_features(profile.images(query.id))
         assert query.answer is not None
-        if query.answer["kind"] == "pick":
-            model.observe_choice(seen, query.answer["winner"])
-        elif query.answer["kind"] == "rank":
-            model.observe_ranking(seen, query.answer["order"])
-        else:
-            labels = graded_labels(query.answer, len(seen))
-            rated = labels.abs() > 0
-            if bool(rated.any()):
-                model.observe_likes(seen[rated], (labels[rated] > 0).float())
+        observe(model, image_features(profile.images(query.id)), query.answer)
     return int(model.fit().utility(features)[0].argmax())

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from ..core.learnt import learnt
 from ..core.profile import (
     AnswerConflict,
     InvalidAnswer,
@@ -198,7 +199,7 @@ def _activate(store: ProfileStore, name: str, number: int) -> int:
 
 def _summarise(store: ProfileStore, name: str) -> dict[str, Any]:
     with store.look_into(name) as profile:
-        return profile.summary()
+        return {**profile.summary(), "learnt": learnt(profile)}
 
 
 def _list_profiles(store: ProfileStore) -> list[dict[str, Any]]:

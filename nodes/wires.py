@@ -11,6 +11,7 @@ CATEGORY = "Palate"
 TasteType = io.Custom("PALATE_TASTE")
 FeedbackType = io.Custom("PALATE_FEEDBACK")
 RaterType = io.Custom("PALATE_RATER")
+PlanType = io.Custom("PALATE_PLAN")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from comfy_execution.graph import ExecutionBlocker
 from .candidates import pack_candidates, unpack_conditioning
 from .live import Taste, architecture, export_names, taste_of
 from .services import (
+    feature_cache,
     interrupted,
     lora_folder,
     progress_bar,
@@ -17,8 +18,10 @@ from .services import (
     server,
     stop_if_interrupted,
     store,
+    vocabulary_folder,
 )
 from .starter import load_starter
+from .text import encoder_kind, read_texts
 from .training import alphas_cumprod, latent_in, noise_predictor, training
 
 __all__ = [
@@ -26,7 +29,9 @@ __all__ = [
     "Taste",
     "alphas_cumprod",
     "architecture",
+    "encoder_kind",
     "export_names",
+    "feature_cache",
     "interrupted",
     "latent_in",
     "load_starter",
@@ -34,6 +39,7 @@ __all__ = [
     "noise_predictor",
     "pack_candidates",
     "progress_bar",
+    "read_texts",
     "send",
     "server",
     "stop_if_interrupted",
@@ -41,4 +47,5 @@ __all__ = [
     "taste_of",
     "training",
     "unpack_conditioning",
+    "vocabulary_folder",
 ]

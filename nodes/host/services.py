@@ -11,12 +11,23 @@ import comfy.utils
 import folder_paths
 from server import PromptServer
 
+from ...core.feature_cache import FeatureCache
 from ...core.profile import ProfileStore
 
 
 def store() -> ProfileStore:
     """The profiles of this ComfyUI, below its user directory."""
     return ProfileStore(Path(folder_paths.get_user_directory()) / "palate")
+
+
+def vocabulary_folder() -> Path:
+    """Where a person keeps vocabularies of their own; it need not exist."""
+    return Path(folder_paths.get_user_directory()) / "palate_vocabularies"
+
+
+def feature_cache() -> FeatureCache:
+    """What text encoders made of words so far."""
+    return FeatureCache(Path(folder_paths.get_user_directory()) / "palate_features")
 
 
 def lora_folder() -> Path:

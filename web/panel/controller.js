@@ -35,13 +35,17 @@ export function createController(host) {
     host.reveal();
   }
 
-  /** @param {import("./types.js").Progress} progress */
-  const onProgress = (progress) => set({ progress });
+  /** An update ends with its revision; other work ends by itself. @param {import("./types.js").Progress} progress */
+  function onProgress(progress) {
+    const isOver = progress.done >= progress.total && progress.stage !== "learning";
+    set({ progress: isOver ? null : progress });
+  }
 
-  /** @param {{profile: string}} event */
-  function onRevision({ profile }) {
+  /** An update was kept, or taken back. @param {{profile: string, rolled_back?: string}} event */
+  async function onRevision({ profile, rolled_back: reason }) {
     if (state.progress?.profile === profile) set({ progress: null });
-    return refresh();
+    await refresh();
+    if (reason) set({ note: { text: `Nothing changed: ${reason}. Your ratings are kept.` } });
   }
 
   /** The length of ComfyUI's queue changed. @param {number} remaining */

@@ -30,7 +30,15 @@
  * @property {number} waiting answers that no update has used yet
  * @property {number} active the active revision
  * @property {Revision[]} revisions
- * @property {Record<string, any> | null} learnt
+ * @property {Learnt | null} learnt null before ED Query Designer has asked
+ *
+ * @typedef {object} Learnt
+ * @property {number} questions answered questions of ED Query Designer
+ * @property {number} information what they told, in bits
+ * @property {number | null} advised how many more are advised; null while nobody can tell
+ * @property {WordEffect[]} words those that matter most, best first
+ *
+ * @typedef {{slot: string, word: string, effect: number, std: number}} WordEffect in nats
  *
  * @typedef {object} ProfileLine
  * @property {string} name

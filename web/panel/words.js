@@ -50,6 +50,18 @@ export function updateLine(report) {
   return parts.join(" · ");
 }
 
+/** "+0.83" or "−1.20". @param {number} value */
+export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+
+/** @param {number} value */
+export const bits = (value) => `${value.toFixed(1)} bits`;
+
+/** What an effect in nats means for a choice. @param {number} effect */
+export function likelier(effect) {
+  const factor = Math.exp(Math.abs(effect)).toFixed(1);
+  return `${factor} times ${effect < 0 ? "less" : "more"} often than`;
+}
+
 /** @type {Record<string, string>} */
 const NAMES = {
   samples: "Images learnt from",

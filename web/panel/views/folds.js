@@ -2,7 +2,8 @@
 /** The folded sections below the question: what was learnt, history, pending questions. */
 
 import { h } from "../dom.js";
-import { ago, plural, revisionName, updateLine, reportRows } from "../words.js";
+import { ago, plural, revisionName, updateLine } from "../words.js";
+import { learnt } from "./learnt.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").Query} Query */
@@ -54,19 +55,6 @@ function fold(state, name, title, count, body) {
 
 /** @param {string} text */
 const nothing = (text) => h("p", { class: "palate-sub" }, text);
-
-/** @param {Profile} profile */
-function learnt(profile) {
-  const active = profile.revisions.find((r) => r.revision === profile.active);
-  const rows = reportRows({ ...profile.learnt, ...active?.report });
-  if (!rows.length)
-    return nothing("Nothing yet. After your first answers, the last update is described here.");
-  return h(
-    "dl",
-    { class: "palate-report" },
-    rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
-  );
-}
 
 /** @param {State} state @param {Profile} profile @param {(path: string) => string} url */
 function history(state, profile, url) {

@@ -29,6 +29,7 @@ export function header(state) {
           ),
       fact(profile.ratings, "rating"),
       fact(profile.rounds, "round"),
+      advice(profile.learnt),
     ),
     last &&
       h("p", { class: "palate-last", title: "What the last update did" }, `Last update: ${last}`),
@@ -64,6 +65,14 @@ function profileName(state) {
 /** @param {number} count @param {string} noun */
 const fact = (count, noun) =>
   h("span", {}, h("b", {}, count), ` ${count === 1 ? noun : `${noun}s`}`);
+
+/** @param {import("../types.js").Learnt | null} learnt */
+function advice(learnt) {
+  if (!learnt || learnt.advised === null) return null;
+  const title = "What ED Query Designer expects to gain by asking on";
+  if (!learnt.advised) return h("span", { title }, "enough is known");
+  return h("span", { title }, "about ", h("b", {}, learnt.advised), " more advised");
+}
 
 /** What was done, or went wrong, with a way on. @param {State} state */
 export function notices(state) {
