@@ -9,7 +9,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
 from .design import Advice, best_prompts, stopping_advice
 from .lexicon import Lexicon, kept_lexicon, prompt_space

@@ -4,9 +4,9 @@ A word's feature is what the text encoder makes of it. Encoders put all texts cl
 (pairwise cosines of 0.7–0.9), and choices depend on differences only, so what all words of a slot
 share is taken out: features are L2-normalised, then centred slot by slot. A filled slot then is as
 likely to please as an empty one (the zero vector) before anything is known, and neither the design
-nor the prior spends anything on the direction that says "there is a word". Each slot is then brought
-to a mean square norm of 1: before anything is known, every slot may matter as much as another, and
-the prior means the same whatever the encoder.
+nor the prior spends anything on the direction that says "there is a word". Each slot is then
+brought to a mean square norm of 1: before anything is known, every slot may matter as much as
+another, and the prior means the same whatever the encoder.
 
 A prompt's feature is the sum over its words (arXiv 2512.19057, section 3, up to scale).
 """

@@ -35,6 +35,33 @@ class Plan:
         prompts = tuple(self.prompts[i] for i in indices) if self.prompts else ()
         return Plan(self.encoder, self.scale, self.key, prompts, self.features[rows])
 
+    def check_drawn(self, embeddings: Sequence[Tensor]) -> None:
+        """Refuses images that were not drawn one for each candidate, each with its own prompt.
+
+        ``embeddings`` are the text embeddings of the images' conditionings, in their order. Raises
+        ValueError.
+        """
+        if len(self) != len(embeddings):
+            raise ValueError(
+                f"The plan has {len(self)} prompts, but Preference Query got {len(embeddings)} "
+                "images: draw one image for each prompt (batch size 1), all of them from this plan."
+            )
+        drawn: dict[str, Tensor] = {}
+        for i, (prompt, embedding) in enumerate(zip(self.prompts, embeddings, strict=False)):
+            for other, seen in drawn.items():
+                if (
+                    other != prompt
+                    and seen.shape == embedding.shape
+                    and torch.equal(seen, embedding)
+                ):
+                    raise ValueError(
+                        f"Image {i + 1} was not drawn with its prompt of the plan ({prompt!r}), but "
+                        "with that of another image: connect the prompts of ED Query Designer to "
+                        "CLIP Text Encode, and its conditioning to the sampler and to Preference "
+                        "Query."
+                    )
+            drawn[prompt] = embedding
+
     def to_json(self) -> dict[str, Any]:
         """What a query keeps of the plan besides `tensors`."""
         return {

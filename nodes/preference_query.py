@@ -112,7 +112,7 @@ class PreferenceQuery(io.ComfyNode):
         _check(pictures, samples)
         designed = plan[0] if plan else None
         if designed is not None:
-            _check_plan(designed, conditionings)
+            designed.check_drawn([conditioning[0][0] for conditioning in conditionings])
         texts = prompt_texts(cls.hidden.prompt, cls.hidden.unique_id, "conditioning")
         features = {} if designed is None else designed.tensors()
         query = profile.ask(
@@ -141,27 +141,6 @@ def _check(pictures: Tensor, samples: Tensor) -> None:
         )
     if len(pictures) < 2:
         raise ValueError("Preference Query needs at least two images: raise the batch size.")
-
-
-def _check_plan(plan: Plan, conditionings: Sequence[list]) -> None:
-    """Refuses images that were not drawn one for each candidate of the plan, in its order."""
-    if len(plan) != len(conditionings):
-        raise ValueError(
-            f"The plan has {len(plan)} prompts, but Preference Query got {len(conditionings)} "
-            "images: draw one image for each prompt (batch size 1), all of them from this plan."
-        )
-    texts: dict[str, Tensor] = {}
-    for i, (prompt, conditioning) in enumerate(zip(plan.prompts, conditionings, strict=True)):
-        embedding = conditioning[0][0]
-        for other, drawn in texts.items():
-            same = drawn.shape == embedding.shape and torch.equal(drawn, embedding)
-            if same and other != prompt:
-                raise ValueError(
-                    f"Image {i + 1} was not drawn with its prompt of the plan ({prompt!r}), but "
-                    f"with that of another image: connect the prompts of ED Query Designer to CLIP "
-                    "Text Encode, and its conditioning to the sampler and to Preference Query."
-                )
-        texts[prompt] = embedding
 
 
 def _prompts(plan: Plan | None, found: Sequence[str], count: int) -> list[str]:
