@@ -46,21 +46,15 @@ class Plan:
                 f"The plan has {len(self)} prompts, but Preference Query got {len(embeddings)} "
                 "images: draw one image for each prompt (batch size 1), all of them from this plan."
             )
-        drawn: dict[str, Tensor] = {}
+        drawn: list[tuple[str, Tensor]] = []
         for i, (prompt, embedding) in enumerate(zip(self.prompts, embeddings, strict=False)):
-            for other, seen in drawn.items():
-                if (
-                    other != prompt
-                    and seen.shape == embedding.shape
-                    and torch.equal(seen, embedding)
-                ):
-                    raise ValueError(
-                        f"Image {i + 1} was not drawn with its prompt of the plan ({prompt!r}), but "
-                        "with that of another image: connect the prompts of ED Query Designer to "
-                        "CLIP Text Encode, and its conditioning to the sampler and to Preference "
-                        "Query."
-                    )
-            drawn[prompt] = embedding
+            if any(other != prompt and _same(seen, embedding) for other, seen in drawn):
+                raise ValueError(
+                    f"Image {i + 1} was not drawn with its prompt of the plan ({prompt!r}), but "
+                    "with that of another image: connect the prompts of ED Query Designer to CLIP "
+                    "Text Encode, and its conditioning to the sampler and to Preference Query."
+                )
+            drawn.append((prompt, embedding))
 
     def to_json(self) -> dict[str, Any]:
         """What a query keeps of the plan besides `tensors`."""
@@ -80,3 +74,7 @@ class Plan:
             str(plan["encoder"]), float(plan["scale"]), str(plan["key"]),
             tuple(plan["prompts"]), features,
         )  # fmt: skip
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
