@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from .design import Advice, best_prompts, stopping_advice
+from .design.advice import HORIZON
 from .lexicon import Lexicon, kept_lexicon, prompt_space
 from .profile import TasteProfile
 from .utility import FILE, Utility, keep_utility, utility_in
@@ -18,6 +19,7 @@ from .vocabulary import EMPTY, Vocabulary, label
 
 SHOWN = 48  # words that the panel is told of
 BEAM = 16
+MANY = HORIZON  # questions that the advice looks ahead to
 ARMS = 4  # prompts in the questions that advice looks ahead to
 
 _shown: WeakKeyDictionary[Utility, tuple[Vocabulary, list[WordEffect]]] = WeakKeyDictionary()
@@ -96,12 +98,15 @@ def keep_learnt(profile: TasteProfile, lexicon: Lexicon, utility: Utility) -> Ad
 
 
 def _advised(profile: TasteProfile, questions: int) -> int | None:
-    """How many more questions are advised, by the advice kept last; None if that is unknown."""
+    """How many more questions are advised, by the advice kept last; None if there is none.
+
+    `MANY` stands for more than the advice looks ahead.
+    """
     found = profile.kept(FILE, only=())
     if found is None or "advice" not in found[1]:
         return None
     then, further, _ = json.loads(found[1]["advice"])
-    return None if further is None else max(0, further - max(0, questions - then))
+    return MANY if further is None else max(0, further - max(0, questions - then))
 
 
 def learnt(profile: TasteProfile) -> dict[str, Any] | None:

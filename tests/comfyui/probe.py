@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 
 import torch
 
@@ -61,8 +62,51 @@ class Lines:
         return (lines.splitlines(),)
 
 
+class BrokenLatents:
+    """The same latents without a finite number in them."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "damage"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"samples": ("LATENT",)}}
+
+    def damage(self, samples):
+        return ({"samples": samples["samples"] * float("nan")},)
+
+
+class TextFeatures:
+    """How much a batch's text features differ from those of each text encoded by stock means."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "compare"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"clip": ("CLIP",), "lines": ("STRING", {"multiline": True})}}
+
+    def compare(self, clip, lines):
+        designer = nodes.NODE_CLASS_MAPPINGS["PalateEDQueryDesigner"]
+        host = importlib.import_module(designer.__module__.rsplit(".", 1)[0] + ".host")
+        texts = lines.splitlines()
+        read = dict(host.read_texts(clip, texts))
+        alone = [
+            clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)[1][0].float().cpu()
+            for text in texts
+        ]
+        differences = [float((read[t] - a).abs().max()) for t, a in zip(texts, alone, strict=True)]
+        sizes = [float(a.abs().max()) for a in alone]
+        return {"ui": {"difference": [max(differences)], "size": [min(sizes)]}}
+
+
 NODE_CLASS_MAPPINGS = {
     "ProbeOtherBase": OtherBase,
     "ProbeLivingNetworks": LivingNetworks,
+    "ProbeBrokenLatents": BrokenLatents,
     "ProbeLines": Lines,
+    "ProbeTextFeatures": TextFeatures,
 }

@@ -16,7 +16,10 @@ import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from filelock import FileLock
+from palate.core.lexicon import FILE, Lexicon
+from palate.core.plan import Plan
 from palate.core.profile import ProfileStore, Query
+from palate.core.vocabulary import parse_vocabulary
 from palate.nodes.routes import MAX_BODY, register
 from PIL import Image
 
@@ -627,3 +630,31 @@ async def test_a_slow_disk_does_not_stall_the_event_loop(panel: Panel) -> None:
         assert (await reading)["id"] == query.id
     finally:
         del panel.store.find_query
+
+
+@with_panel
+async def test_what_was_learnt_is_told_and_reading_it_writes_nothing(panel: Panel) -> None:
+    query = panel.ask(plan={"encoder": "e", "scale": 1.0, "key": "k", "prompts": []})
+    assert (await panel.get("/palate/profiles/warm"))["learnt"] is None
+    vocabulary = parse_vocabulary("[subject]\nhouse\nfish\n[light]\n-\nnoon\nnight")
+    words = {word: torch.rand(5) for word in ("house", "fish", "noon", "night")}
+    lexicon = Lexicon.of(vocabulary, words, torch.rand(4, 5), "Fake")
+    taste = panel.store.open("warm")
+    taste.keep(FILE, *lexicon.to_tensors())
+    await panel.answer(query, {"kind": "pick", "winner": 1})  # asked in another feature space
+    before = {path: path.stat().st_mtime_ns for path in taste.folder.rglob("*")}
+    learnt = (await panel.get("/palate/profiles/warm"))["learnt"]
+    assert learnt == {"questions": 0, "information": 0.0, "advised": None, "words": []}
+    features = {"plan.features": lexicon.prompt_features([[0, 1], [1, 2]])}
+    plan = Plan(lexicon.encoder, 1.0, "k", ("a", "b"), features["plan.features"])
+    asked = taste.ask(
+        torch.rand(2, 8, 8, 3), features, ["a", "b"], plan=plan.to_json(),
+        generator=torch.Generator(),
+    )  # fmt: skip
+    await panel.answer(asked, {"kind": "pick", "winner": 1})
+    learnt = (await panel.get("/palate/profiles/warm"))["learnt"]
+    assert learnt["questions"] == 1
+    assert learnt["words"][0]["word"] in ("fish", "night")
+    kept = {path: stamp for path, stamp in before.items() if path.suffix == ".safetensors"}
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert not (taste.folder / "utility.safetensors").exists()

@@ -50,6 +50,11 @@ export function updateLine(report) {
   return parts.join(" · ");
 }
 
+const MANY = 128;
+
+/** A number of questions as far as the server looks ahead. @param {number} count */
+export const questionsAhead = (count) => (count >= MANY ? `over ${MANY}` : `about ${count}`);
+
 /** "+0.83" or "−1.20". @param {number} value */
 export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 

@@ -2,7 +2,7 @@
 /** Whose taste this is and how far it has come. */
 
 import { h } from "../dom.js";
-import { revisionName, updateLine } from "../words.js";
+import { questionsAhead, revisionName, updateLine } from "../words.js";
 
 /** @typedef {import("../types.js").State} State */
 
@@ -71,7 +71,7 @@ function advice(learnt) {
   if (!learnt || learnt.advised === null) return null;
   const title = "What ED Query Designer expects to gain by asking on";
   if (!learnt.advised) return h("span", { title }, "enough is known");
-  return h("span", { title }, "about ", h("b", {}, learnt.advised), " more advised");
+  return h("span", { title }, `${questionsAhead(learnt.advised)} more advised`);
 }
 
 /** What was done, or went wrong, with a way on. @param {State} state */

@@ -2,7 +2,7 @@
 /** What was learnt: the words that matter, with effect and uncertainty, and the last update. */
 
 import { h } from "../dom.js";
-import { bits, likelier, plural, reportRows, signed } from "../words.js";
+import { bits, likelier, plural, questionsAhead, reportRows, signed } from "../words.js";
 
 /** @typedef {import("../types.js").Profile} Profile */
 /** @typedef {import("../types.js").Learnt} Learnt */
@@ -64,7 +64,9 @@ function summary({ questions, information, advised }) {
   if (!questions) return "No question of ED Query Designer is answered yet.";
   const so = `${plural(questions, "question")} answered, ${bits(information)} learnt.`;
   if (advised === null) return so;
-  return `${so} ${advised ? `About ${advised} more would be worth your while.` : "More would change little."}`;
+  if (!advised) return `${so} More would change little.`;
+  const ahead = questionsAhead(advised);
+  return `${so} ${ahead[0].toUpperCase()}${ahead.slice(1)} more are advised.`;
 }
 
 /** @param {WordEffect[]} effects best first */
