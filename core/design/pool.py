@@ -6,12 +6,15 @@ at θ = 0 is (1/k) Σ_S (φ − φ̄)(φ − φ̄)ᵀ, exactly. Source: arXiv 25
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from .information import criterion_matrix
 
 MAX_EXCHANGES = 100
+STARTS, FEWEST_STARTS = 1000, 3  # first candidates tried: about 1,000/N of them
 
 
 def select_pool(
@@ -21,7 +24,7 @@ def select_pool(
 
     features: (N, d). precision: what is known already (d, d), positive definite; the identity by
     default. criterion: D, A, or V (V of the differences among the candidates). Greedy, then single
-    exchanges until none helps. Costs N·d² once and N·d·k a step; never N².
+    exchanges until none helps, from several first candidates. Costs N·d² once, then N·d·k a step.
     Raises ValueError when k is not between 1 and N or shapes do not fit.
     """
     if features.ndim != 2 or not 1 <= k <= len(features):
@@ -33,14 +36,10 @@ def select_pool(
     if not torch.isfinite(features).all():
         raise ValueError("the candidates' features must be finite")
     pool = _Pool(features, k, _checked(precision, features.shape[1]), criterion)
-    chosen: list[int] = []
-    for _ in range(k):
-        gains, _ = pool.gains(chosen)
-        chosen.append(int(gains.argmax()))
-    for _ in range(MAX_EXCHANGES):
-        if k < 2 or not pool.exchange(chosen):
-            break
-    return chosen
+    first = pool.gains([])[0].argsort(descending=True)[
+        : max(FEWEST_STARTS, STARTS // len(features))
+    ]
+    return max((pool.climb(int(start)) for start in first), key=lambda found: found[1])[0]
 
 
 def _checked(precision: Tensor | None, dim: int) -> Tensor | None:
@@ -66,42 +65,67 @@ class _Pool:
         self.rows, self.k = rows, k
         self.norms = rows.square().sum(1)
         self.targeted = None if target is None else rows @ target
-        self.target = target
-        if self.targeted is not None:
-            self.target_norms = (self.targeted * rows).sum(1)
+        self.target_norms = None if self.targeted is None else (self.targeted * rows).sum(1)
+        self.known: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    def columns(self, chosen: list[int]) -> tuple[Tensor, Tensor | None]:
+        """Inner products of all rows with the chosen ones (N, m), plain and through the target."""
+        for i in set(chosen) - set(self.known):
+            through = None if self.targeted is None else self.targeted @ self.rows[i]
+            self.known[i] = (self.rows @ self.rows[i], through)
+        plain = torch.stack([self.known[i][0] for i in chosen], 1)
+        if self.targeted is None:
+            return plain, None
+        return plain, torch.stack([cast(Tensor, self.known[i][1]) for i in chosen], 1)
 
     def gains(self, chosen: list[int]) -> tuple[Tensor, float]:
         """What each candidate would add to the chosen set (N,), and the set's own score.
 
         Adding w to m rows with mean w̄ adds c·yyᵀ to the information, y = w − w̄ and
-        c = m/((m + 1)·k): the matrix determinant lemma and Sherman–Morrison score it.
+        c = m/((m + 1)·k): the matrix determinant lemma and Sherman–Morrison score it. All of it is
+        made of inner products with the chosen rows.
         """
         m = len(chosen)
         if m == 0:
-            far = self.norms.clone() if self.target is None else self.target_norms.clone()
-            return far, 0.0
-        inside = self.rows[chosen]
-        mean = inside.mean(0)
-        scatter = (inside - mean) / self.k**0.5  # information = scatterᵀ scatter
-        inner = torch.linalg.cholesky(torch.eye(m, dtype=torch.float64) + scatter @ scatter.T)
-        along = self.rows @ scatter.T - scatter @ mean
-        solved = torch.cholesky_solve(along.T, inner).T
-        square = self.norms - 2 * self.rows @ mean + mean @ mean
+            return (self.norms if self.target_norms is None else self.target_norms).clone(), 0.0
+        plain, through = self.columns(chosen)
+        to_mean, to_scatter = self._centred(plain)
+        along = to_scatter - to_scatter[chosen].mean(0)  # information = scatterᵀ scatter
+        inner = torch.eye(m, dtype=torch.float64) + self._centred(to_scatter[chosen].T)[1].T
+        factor = torch.linalg.cholesky((inner + inner.T) / 2)
+        solved = torch.cholesky_solve(along.T, factor).T
+        square = self.norms - 2 * to_mean + to_mean[chosen].mean()
         leverage = (square - (along * solved).sum(1)).clamp(min=0)  # yᵀ M⁻¹ y
         weight = m / ((m + 1) * self.k)
-        if self.target is None or self.targeted is None:
-            gains, score = torch.log1p(weight * leverage), 2 * inner.diagonal().log().sum()
+        if through is None or self.target_norms is None:
+            gains, score = torch.log1p(weight * leverage), 2 * factor.diagonal().log().sum()
         else:
             # M⁻¹y = w − [mean, scatterᵀ]·[1, solved]
-            taken = torch.cat([mean[None], scatter])
             parts = torch.cat([torch.ones_like(solved[:, :1]), solved], 1)
-            onto = self.targeted @ taken.T
-            among = taken @ self.target @ taken.T
+            onto = torch.cat([part.reshape(-1, 1) if part.ndim == 1 else part
+                              for part in self._centred(through)], 1)  # fmt: skip
+            mean, scatter = self._centred(onto[chosen].T)
+            among = torch.cat([mean[:, None], scatter], 1)
             spread = self.target_norms - 2 * (onto * parts).sum(1) + (parts @ among * parts).sum(1)
             gains = weight * spread.clamp(min=0) / (1 + weight * leverage)
-            score = torch.cholesky_solve(among[1:, 1:], inner).trace()
+            score = torch.cholesky_solve(among[1:, 1:], factor).trace()
         gains[chosen] = -torch.inf
         return gains, float(score)
+
+    def _centred(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns (n, m) for m rows turned into those for their mean and for their scatter."""
+        mean = columns.mean(1)
+        return mean, (columns - mean[:, None]) / self.k**0.5
+
+    def climb(self, first: int) -> tuple[list[int], float]:
+        """The set grown and exchanged from a first candidate, and its score."""
+        chosen = [first]
+        while len(chosen) < self.k:
+            chosen.append(int(self.gains(chosen)[0].argmax()))
+        for _ in range(MAX_EXCHANGES):
+            if self.k < 2 or not self.exchange(chosen):
+                break
+        return chosen, self.gains(chosen)[1]
 
     def exchange(self, chosen: list[int]) -> bool:
         """Replace the one candidate whose exchange helps most; whether any did."""

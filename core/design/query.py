@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from ..choice import ChoiceModel
-from .choosers import best_option_arms, fill_up, thompson_arms, transductive_arms
+from .choosers import (
+    best_option_arms,
+    fill_up,
+    information_arms,
+    thompson_arms,
+    transductive_arms,
+)
 from .gain import expected_gain, information_gain
 from .information import CRITERIA
 from .policies import Design, design_queries
@@ -23,6 +29,7 @@ MODES = ("adaptive", "static", "random")
 Chooser = Callable[[PromptSpace, ChoiceModel, int, torch.Generator], list[list[int]]]
 CHOOSERS: dict[str, Chooser] = {
     "best option": best_option_arms,
+    "information": information_arms,
     "thompson": thompson_arms,
     "transductive": transductive_arms,
 }
@@ -65,8 +72,8 @@ def next_query(
     """The K prompts to ask about next, given a fitted choice model of dimension ``space.dim``.
 
     mode: "adaptive", "static" or "random". criterion: for static "V" (default), "A" or "D"; for
-    adaptive "best option", "thompson", "transductive", or "V", "A", "D" (the paper's design at θ̂,
-    re-optimised from ``design``); the default is the best of `benchmarks/ed_vs_random.py`.
+    adaptive one of ADAPTIVE_CRITERIA, of which "V", "A" and "D" are the paper's design at θ̂,
+    re-optimised from ``design``; the default is the best of `benchmarks/ed_vs_random.py`.
     generator: all randomness, seeded by the number of answers when None. design: pass the last
     query's ``design``: a static one is used as it is, an adaptive one is the start of the next.
     episodes: queries planned in all. Raises ValueError naming what does not fit.
