@@ -70,7 +70,9 @@ class BestPrompts(io.ComfyNode):
             [prompt.text for prompt in found],
             [prompt.score for prompt in found],
             [prompt.std for prompt in found],
-            "\n".join(f"{p.score:+.2f} ± {p.std:.2f}  {p.text}" for p in found),
+            "\n".join(
+                f"{i}. {p.text} ({p.score:+.2f} ± {p.std:.2f})" for i, p in enumerate(found, 1)
+            ),
         )
 
 

@@ -171,12 +171,18 @@ class EDQueryDesigner(io.ComfyNode):
 
 
 def _in_words(lexicon: Lexicon, utility: Utility, settings: Settings, more: Advice) -> str:
-    vocabulary = lexicon.vocabulary
-    known = f"{len(utility.questions)} questions answered, {utility.information:.1f} bits learnt."
-    advised = "more than 128" if more.further is None else f"about {more.further}"
-    return "\n".join([
+    """Paragraphs, as Preview as Text shows them."""
+    vocabulary, answered = lexicon.vocabulary, len(utility.questions)
+    paragraphs = [
         f"{vocabulary.size} words in {len(vocabulary.slots)} slots make {vocabulary.prompts:,} "
         f"prompts; {settings.arms} of them are compared ({settings.mode}).",
-        f"{known} Your best prompt so far has {more.confidence:.0%} of what the best of all would.",
-        "Enough is known." if more.further == 0 else f"{advised} more questions are advised.",
-    ])  # fmt: skip
+        f"Questions answered: {answered}, which told {utility.information:.1f} bits.",
+    ]
+    if answered:
+        ahead = "more than 128" if more.further is None else f"about {more.further}"
+        paragraphs += [
+            f"Your best prompt by now should please {more.confidence:.0%} as much as the best of "
+            "all would.",
+            "Enough is known." if more.further == 0 else f"More questions advised: {ahead}.",
+        ]
+    return "\n\n".join(paragraphs)
