@@ -408,7 +408,7 @@ def test_keys_are_those_of_each_layout(net: Net) -> None:
         "base_model.model.blocks.0.named.time.lora_B.weight",
     }
     with pytest.raises(AdapterError, match="layout"):
-        adapter.export("diffusers")
+        adapter.export("lycoris")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -392,6 +392,9 @@ class Studio:
         self, samples: RatedSamples, config: PapaConfig, seed: int = 0, **options: Any
     ) -> Any:
         options.setdefault("generator", generator(seed))
+        options.setdefault("measure_drift", False)
+        if config.precision == "auto":
+            config = dataclasses.replace(config, precision="float32")
         predict = options.pop("predict", self.predict)
         with self.adapter.attached():
             return papa_update(self.adapter, predict, samples, ALPHAS.float(), config, **options)
@@ -548,9 +551,26 @@ def test_a_step_follows_the_gradient_of_the_whole_objective(studio: Studio, vari
     samples = many(5, 5)
     config = dataclasses.replace(ONE_STEP, variant=variant, timesteps=1000, rows=50)
     report, moments = studio.moved().update(samples, config)
-    noise = torch.zeros(5, STEPS - 1, 1, 4, 4)
-    for x_t, t, index in studio.calls:
-        noise[index, t - 1] = noise_in(x_t, t, samples.latents[index])
+    seen: dict[int, list[tuple[int, Tensor]]] = {i: [] for i in range(5)}
+    for (x_t, t, index), scale in zip(studio.calls, studio.scales, strict=True):
+        if scale:
+            for i, row in enumerate(index.tolist()):
+                x0 = samples.latents[index[i : i + 1]]
+                seen[row].append((int(t[i]), noise_in(x_t[i : i + 1], t[i : i + 1], x0)[0]))
+    for rows in seen.values():
+        assert [t for t, _ in rows[: STEPS - 1]] == list(range(1, STEPS))
+    # The paper's figure distils disliked samples at one more timestep, which counts for no more.
+    extra = {i: rows[STEPS - 1 :] for i, rows in seen.items()}
+    disliked = variant == "figure" and samples.labels < 0
+    assert [len(rows) for rows in extra.values()] == (torch.ones(5) * disliked).tolist()
+    columns = torch.tensor(
+        [[*range(1, STEPS), extra[i][0][0] if extra[i] else STEPS - 1] for i in range(5)]
+    )
+    noise = torch.stack(
+        [torch.stack([n for _, n in (seen[i] + seen[i][-1:])[:STEPS]]) for i in range(5)]
+    )
+    importance = torch.ones(columns.shape)
+    importance[:, -1] = 0
 
     fresh = Studio(studio.net.state_dict()).moved()
     with fresh.adapter.attached():
@@ -560,8 +580,8 @@ def test_a_step_follows_the_gradient_of_the_whole_objective(studio: Studio, vari
                 return fresh.net(x_t, t)
 
         loss = papa_loss(
-            fresh.net, base, samples.latents, samples.labels,
-            torch.arange(1, STEPS).expand(5, -1), noise, ALPHAS.float(), config,
+            fresh.net, base, samples.latents, samples.labels, columns, noise, ALPHAS.float(),
+            config, importance,
         )  # fmt: skip
         expected = torch.autograd.grad(loss, fresh.adapter.parameters())
     assert report.loss == [pytest.approx(float(loss.detach()), rel=1e-4)]

@@ -9,7 +9,6 @@ Method: LoRA, arXiv 2106.09685; convolutions are targets too (see `default_targe
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,34 +18,16 @@ from typing import Any
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .files import read_safetensors, write_safetensors
+from .layouts import AdapterError, Names, parts_of, tensors_of
+from .reading import read_layers
+from .targets import default_targets
+
 NAME = "default"
-PEFT_PREFIX = "base_model.model."
-KOHYA_PREFIX = "lora_unet_"
 
 Wrapper = Any  # a LoraLayer that is also an nn.Module; PEFT has no type for it
-
-
-class AdapterError(ValueError):
-    """An adapter does not fit the module, or a file is not an adapter. The message says which."""
-
-
-def default_targets(module: nn.Module) -> list[str]:
-    """Names of the layers that learn by default: every Linear and Conv2d inside the blocks.
-
-    On a U-Net the convolutions carry most of what a taste changes; adapters on attention and time
-    projections alone learn several times slower (methods, section 2). The first and last layer and
-    grouped convolutions stay as they are.
-    """
-    names = [
-        name
-        for name, layer in module.named_modules()
-        if name and isinstance(layer, (nn.Linear, nn.Conv2d)) and getattr(layer, "groups", 1) == 1
-    ]
-    return names[1:-1] if len(names) > 2 else names
 
 
 class LiveAdapter:
@@ -183,6 +164,21 @@ class LiveAdapter:
         finally:
             self.scale = before
 
+    @property
+    def base_dtype(self) -> torch.dtype:
+        """Of the base weights under the first target; an 8-bit dtype is told as it is."""
+        return next(iter(self._base.values())).weight.dtype  # type: ignore[return-value]
+
+    @contextmanager
+    def restored_on_error(self) -> Iterator[None]:
+        """The tensors come back as they were if the ``with`` block raises."""
+        before = self.state_dict()
+        try:
+            yield
+        except BaseException:
+            self.load_state_dict(before)
+            raise
+
     # Tensors --------------------------------------------------------------------------------------
 
     def parameters(self) -> list[nn.Parameter]:
@@ -232,27 +228,19 @@ class LiveAdapter:
 
     # Files ----------------------------------------------------------------------------------------
 
-    def export(
-        self, layout: str = "kohya", names: Mapping[str, str] | None = None
-    ) -> dict[str, Tensor]:
-        """The adapter's tensors under the keys of ``layout``, "kohya" or "peft".
+    def export(self, layout: str = "kohya", names: Names | None = None) -> dict[str, Tensor]:
+        """The adapter's tensors under the keys of ``layout``: "kohya", "peft", "diffusers", or
+        "generic" (ComfyUI's: the network's own names).
 
-        ``names`` renames targets for the file, for instance to diffusers' names of the same layers.
+        ``names`` renames targets for the file, for instance to diffusers' names of the same layers,
+        or splits a fused one into `Part`s. Raises AdapterError.
         """
         tensors: dict[str, Tensor] = {}
         for target, layer in self._layers.items():
-            name = (names or {}).get(target, target)
             down, up = (t.detach().float().cpu().clone() for t in (_down(layer), _up(layer)))
-            if layout == "kohya":
-                flat = KOHYA_PREFIX + name.replace(".", "_")
-                tensors[f"{flat}.lora_down.weight"] = down
-                tensors[f"{flat}.lora_up.weight"] = up
-                tensors[f"{flat}.alpha"] = torch.tensor(self.alpha)
-            elif layout == "peft":
-                tensors[f"{PEFT_PREFIX}{name}.lora_A.weight"] = down
-                tensors[f"{PEFT_PREFIX}{name}.lora_B.weight"] = up
-            else:
-                raise AdapterError(f"layout must be 'kohya' or 'peft', not {layout!r}")
+            for part in parts_of(target, len(up), names):
+                rows = up[part.offset : part.offset + part.length].clone()
+                tensors.update(tensors_of(layout, part.name, down.clone(), rows, self.alpha))
         return tensors
 
     def save(
@@ -260,7 +248,7 @@ class LiveAdapter:
         path: str | Path,
         metadata: Mapping[str, str] | None = None,
         layout: str = "kohya",
-        names: Mapping[str, str] | None = None,
+        names: Names | None = None,
     ) -> None:
         """Writes a safetensors file beside ``path``, flushes it to disk and renames it into place.
 
@@ -276,32 +264,17 @@ class LiveAdapter:
         write_safetensors(self.export(layout, names), path, header)
 
     @classmethod
-    def load(
-        cls, module: nn.Module, path: str | Path, names: Mapping[str, str] | None = None
-    ) -> LiveAdapter:
-        """A detached adapter for ``module`` from a file of either layout.
+    def load(cls, module: nn.Module, path: str | Path, names: Names | None = None) -> LiveAdapter:
+        """A detached adapter for ``module`` from a file of any layout.
 
         ``names`` is the renaming that `save` used. Raises AdapterError when a key of the file has
         no place in the module, or when its layers differ in rank or alpha.
         """
         tensors, header = read_safetensors(path)
-        renamed = names or {}
-        flat = {}
-        for name, layer in module.named_modules():
-            if isinstance(layer, (nn.Linear, nn.Conv2d)):
-                file_name = renamed.get(name, name)
-                flat[KOHYA_PREFIX + file_name.replace(".", "_")] = name
-                flat[PEFT_PREFIX + file_name] = name
-        state: dict[str, Tensor] = {}
-        alphas = set()
-        for key, tensor in tensors.items():
-            stem, part = _split(key)
-            if stem not in flat:
-                raise AdapterError(f"{Path(path).name}: the model has no place for {key!r}")
-            if part == "alpha":
-                alphas.add(float(tensor))
-            else:
-                state[f"{flat[stem]}.{part}.weight"] = tensor
+        try:
+            state, alphas, folded = read_layers(module, tensors, names)
+        except AdapterError as error:
+            raise AdapterError(f"{Path(path).name}: {error}") from None
         targets = list(dict.fromkeys(key.rsplit(".", 2)[0] for key in state))
         if not targets:
             raise AdapterError(f"{Path(path).name}: holds no LoRA tensors")
@@ -313,7 +286,7 @@ class LiveAdapter:
             )
         rank = ranks.pop()
         alpha = alphas.pop() if alphas else float(header.get("lora_alpha", rank))
-        adapter = cls(module, rank=rank, alpha=alpha, targets=targets)
+        adapter = cls(module, rank=rank, alpha=rank if folded else alpha, targets=targets)
         adapter.load_state_dict(state)
         return adapter
 
@@ -331,50 +304,3 @@ def _down(layer: Wrapper) -> nn.Parameter:
 
 def _up(layer: Wrapper) -> nn.Parameter:
     return layer.lora_B[NAME].weight
-
-
-def _split(key: str) -> tuple[str, str]:
-    """Key of a file → (layer's name with prefix, "lora_A" | "lora_B" | "alpha")."""
-    parts = {
-        ".lora_down.weight": "lora_A",
-        ".lora_A.weight": "lora_A",
-        ".lora_up.weight": "lora_B",
-        ".lora_B.weight": "lora_B",
-        ".alpha": "alpha",
-    }
-    for suffix, part in parts.items():
-        if key.endswith(suffix):
-            return key.removesuffix(suffix), part
-    raise AdapterError(f"{key!r} is not a LoRA tensor")
-
-
-def write_safetensors(
-    tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Atomic: readers see the old file or the complete new one, also after a crash."""
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, dict(metadata or {}))
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header metadata of a safetensors file. Raises AdapterError if it is damaged."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            header: dict[str, Any] = file.metadata() or {}
-            return tensors, header
-    except Exception as error:
-        raise AdapterError(f"{Path(path).name} can't be read as safetensors: {error}") from error
