@@ -110,7 +110,8 @@ function waiting(state, url) {
 function between(state, canAsk) {
   const { profile } = state;
   if (!profile) return newcomer(canAsk);
-  const unused = profile.waiting
+  const learnsWords = profile.learnt !== null && profile.revisions.length === 1;
+  const unused = profile.waiting && !learnsWords
     ? `${plural(profile.waiting, "answer is", "answers are")} ready to be learnt from. `
     : "";
   const lead = unused
