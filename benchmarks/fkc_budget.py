@@ -7,7 +7,7 @@ Every method spends the same labels; after 16, 32 and 64 of them it makes 8 fina
 steering and best-of-N have the same number of model calls in all (best-of-N: a larger pool) and the
 same reward network. Prints the mean true reward of the final images, in standard deviations of the
 base model's images of that prompt, and their diversity as a share of the base's, with the spread
-over seeds; runs are written to JSON as they finish, and finished ones are not repeated.
+over seeds; runs are written to JSON, a file a taste, as they finish, and are not repeated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from palate.core.schedule import sigmas_of  # noqa: E402
 from palate.starter.generate import Starter  # noqa: E402
 from palate.starter.vocabulary import SUBJECTS  # noqa: E402
 
-METHODS = ("best-of-N", "FK steering", "FKC", "PAPA", "FKC + PAPA")
+METHODS = ("best-of-N", "FKC", "FK steering", "PAPA", "FKC + PAPA")
 BUDGETS = (16, 32, 64)
 
 
@@ -78,8 +78,7 @@ class Prompt:
         return sample_fkc(
             self.denoise, x, self.sigmas, reward=reward, generator=generator,
             beta_max=self.options.beta, jacobian=self.options.jacobian, data_std=0.6,
-            max_shift=self.options.max_shift, active=(self.options.sigma_low, float("inf")),
-            beta_schedule=self.options.schedule,
+            beta_schedule=self.options.schedule, ess_threshold=self.options.ess_threshold,
         )  # fmt: skip
 
 
@@ -222,47 +221,54 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--k", type=int, default=8, help="images a query")
-    parser.add_argument("--particles", type=int, default=16, help="a query")
-    parser.add_argument("--finalists", type=int, default=32, help="particles of the last run")
+    parser.add_argument("--particles", type=int, default=12, help="a query")
+    parser.add_argument("--finalists", type=int, default=16, help="particles of the last run")
     parser.add_argument("--final", type=int, default=8, help="images shown in the end")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=3.0)
-    parser.add_argument("--beta", type=float, default=4.0)
-    parser.add_argument("--schedule", default="log")
-    parser.add_argument("--steering-beta", type=float, default=4.0)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--beta", type=float, default=5.0)
+    parser.add_argument("--schedule", default="early")
+    parser.add_argument("--ess-threshold", type=float, default=0.1)
+    parser.add_argument("--steering-beta", type=float, default=5.0)
     parser.add_argument("--potential", default="difference")
-    parser.add_argument("--max-shift", type=float, default=None)
-    parser.add_argument("--sigma-low", type=float, default=0.0)
     parser.add_argument("--selection", default="mean")
-    parser.add_argument("--jacobian", action="store_true")
+    parser.add_argument("--no-jacobian", dest="jacobian", action="store_false")
     parser.add_argument("--float32", dest="bf16", action="store_false")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/fkc_budget.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
-    settings = {k: v for k, v in vars(options).items() if k not in ("out", "methods", "seeds", "tastes")}  # fmt: skip  # noqa: E501
-    rows: list[dict] = []
-    if options.out.exists():
-        found = json.loads(options.out.read_text())
-        rows = found["runs"] if found["settings"] == settings else []
-    model = Starter.load()
-    for seed in options.seeds:
-        for taste in options.tastes:
-            done = {r["method"] for r in rows if (r["seed"], r["taste"]) == (seed, taste)}
-            wanted = [method for method in options.methods if method not in done]
-            base = base_of(model, taste, seed, options) if wanted else {}
-            for method in wanted:
-                new = run(model, method, taste, seed, base, options)
-                rows += new
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                options.out.write_text(json.dumps({"settings": settings, "runs": rows}, indent=1))
-                for r in new:
-                    print(
-                        f"{r['method']:12} {taste:13} seed {seed} labels {r['labels']:3} "
-                        f"reward {r['reward']:5.2f} diversity {r['diversity']:.2f} "
-                        f"calls {r['calls']:6} {r['seconds']:5.0f} s",
-                        flush=True,
-                    )
+    unlike = ("out", "methods", "seeds", "tastes")
+    settings = {k: v for k, v in vars(options).items() if k not in unlike}
+    options.out.mkdir(parents=True, exist_ok=True)
+    model, rows = Starter.load(), []
+    for taste in options.tastes:
+        path = options.out / f"fkc_budget_{taste.replace(' ', '_')}.json"
+        rows += runs_of(model, taste, path, settings, options)
     print(table(rows))
+
+
+def runs_of(model: Starter, taste: str, path: Path, settings: dict, options) -> list[dict]:
+    """All runs of one taste; those on file with the same settings are not repeated."""
+    rows: list[dict] = []
+    if path.exists():
+        found = json.loads(path.read_text())
+        rows = found["runs"] if found["settings"] == settings else []
+    for seed in options.seeds:
+        done = {row["method"] for row in rows if row["seed"] == seed}
+        wanted = [method for method in options.methods if method not in done]
+        base = base_of(model, taste, seed, options) if wanted else {}
+        for method in wanted:
+            new = run(model, method, taste, seed, base, options)
+            rows += new
+            path.write_text(json.dumps({"settings": settings, "runs": rows}, indent=1) + "\n")
+            for row in new:
+                print(
+                    f"{row['method']:12} {taste:13} seed {seed} labels {row['labels']:3} "
+                    f"reward {row['reward']:5.2f} diversity {row['diversity']:.2f} "
+                    f"calls {row['calls']:6} {row['seconds']:5.0f} s",
+                    flush=True,
+                )
+    return rows
 
 
 if __name__ == "__main__":

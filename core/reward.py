@@ -7,7 +7,7 @@ and what the heads say about the fold they have not seen calibrates the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,38 +72,27 @@ class RewardModel:
         answers: (latents (K, C, H, W), answer as the profile keeps it), oldest first. Raises
         ValueError for latents of another shape or not finite. Deterministic by ``generator``.
         """
-        data = RatedLatents.of(answers, self.shape, self.heads)
-        self.labels, self.reason = data.labels, data.refusal
-        if self.reason:
-            return self
-        mean = data.latents.mean((0, 2, 3), keepdim=True)
-        std = data.latents.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
-        clean = (data.latents - mean) / std
-        network = HeadStack(self.shape[0], self.heads, self.width, self.network.stride)
-        network.start(generator)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=learning_rate, weight_decay=weight_decay
-        )
-        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, learning_rate / 20)
         with torch.inference_mode(False), torch.enable_grad():
-            for step in range(steps):
+            data = RatedLatents.of(answers, self.shape, self.heads)
+            if data.refusal:
+                self.labels, self.reason = data.labels, data.refusal
+                return self
+            mean = data.latents.mean((0, 2, 3), keepdim=True)
+            std = data.latents.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
+            clean = (data.latents - mean) / std
+            network = HeadStack(self.shape[0], self.heads, self.width, self.network.stride)
+            network.start(generator)
+            for step, loss in enumerate(
+                _descend(network, clean, data, generator, steps, learning_rate, weight_decay)
+            ):
+                if not bool(torch.isfinite(loss)):
+                    raise ValueError("the reward network diverged: lower its learning rate")
                 if should_stop is not None and should_stop():
                     return self
-                sigma = _noise_levels(len(clean), generator)
-                utility = torch.cat(
-                    [
-                        network(clean, torch.zeros(len(clean))),
-                        network(_estimate(clean, sigma, generator), sigma),
-                    ]
-                ).view(2, len(clean), self.heads)
-                loss = sum(choice_loss(u, data, network.intercept) for u in utility)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[union-attr]
-                optimizer.step()
-                rate.step()
                 if progress is not None:
                     progress(step + 1, steps)
         network.requires_grad_(False)
+        self.labels, self.reason = data.labels, ""
         self.network, self.mean, self.std = network, mean, std
         self._calibrate(clean, data)
         return self
@@ -179,6 +168,37 @@ class RewardModel:
         # Pairs that nobody told apart are the close ones: taken to be half as predictable.
         self.accuracy = 0.5 + (known - 0.5) * (1 + data.compared) / 2
         self.spread = float(standard.std(1).square().mean().sqrt().clamp(min=1e-3))
+
+
+def _descend(
+    network: HeadStack,
+    clean: Tensor,
+    data: RatedLatents,
+    generator: torch.Generator,
+    steps: int,
+    learning_rate: float,
+    weight_decay: float,
+) -> Iterator[Tensor]:
+    """AdamW on clean latents and on denoised estimates at random σ; yields the loss of a step."""
+    mood = torch.zeros(data.queries, network.heads, requires_grad=True)
+    groups: list[dict[str, Any]] = [
+        {"params": list(network.parameters())},
+        {"params": [mood], "lr": 0.1, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, learning_rate / 20)
+    no_noise = torch.zeros(len(clean))
+    for _ in range(steps):
+        sigma = _noise_levels(len(clean), generator)
+        of_clean = network(clean, no_noise)
+        of_noisy = network(_estimate(clean, sigma, generator), sigma)
+        loss = choice_loss(of_clean, data, network.intercept, mood)
+        loss = loss + choice_loss(of_noisy, data, network.intercept, mood)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        rate.step()
+        yield loss.detach()
 
 
 def _noise_levels(count: int, generator: torch.Generator) -> Tensor:

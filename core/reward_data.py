@@ -16,8 +16,9 @@ class RatedLatents:
     """All answers as one batch.
 
     latents: (N, C, H, W) float32. contests: rows (M, K), the first of each preferred to the rest;
-    −1 fills up. contest_fold: (M,). rated: (R,) indices with ratings (R,) in [−1, 1] and
-    rated_fold (R,). A query belongs to one fold, which the head of that number is not trained on.
+    −1 fills up. contest_fold: (M,). rated: (R,) indices with ratings (R,) in [−1, 1], rated_fold
+    (R,) and rated_query (R,) in 0..queries−1. A query belongs to one fold, which the head of that
+    number is not trained on.
     compared: the share of pairs within queries that the answers tell apart. refusal: why nothing
     can be learnt, or "".
     """
@@ -28,6 +29,8 @@ class RatedLatents:
     rated: Tensor
     ratings: Tensor
     rated_fold: Tensor
+    rated_query: Tensor
+    queries: int
     labels: int
     compared: float
     refusal: str
@@ -42,7 +45,7 @@ class RatedLatents:
         """Raises ValueError for latents of another shape or not finite, or an unknown answer."""
         latents: list[Tensor] = []
         contests: list[tuple[int, list[int]]] = []
-        rated: list[tuple[int, int, float]] = []
+        rated: list[tuple[int, int, int, float]] = []
         start = labels = pairs = 0
         useful = [(x, answer) for x, answer in answers if answer["kind"] != "skip"]
         for number, (x, answer) in enumerate(useful):
@@ -53,7 +56,7 @@ class RatedLatents:
             # A lone query cannot be held out: no head has its number.
             fold = number % folds if len(useful) > 1 else folds
             ratings = _ratings(answer, len(x))
-            rated += [(fold, start + i, r) for i, r in ratings]
+            rated += [(fold, number, start + i, r) for i, r in ratings]
             contests += [
                 (fold, [start + i for i in row]) for row in _contests(answer, ratings, len(x))
             ]
@@ -66,20 +69,24 @@ class RatedLatents:
             torch.cat(latents) if latents else torch.zeros(0, *shape),
             torch.tensor([r + [-1] * (width - len(r)) for _, r in contests]).view(-1, width),
             torch.tensor([fold for fold, _ in contests], dtype=torch.int64),
-            torch.tensor([i for _, i, _ in rated], dtype=torch.int64),
-            torch.tensor([r for _, _, r in rated], dtype=torch.float32),
-            torch.tensor([fold for fold, _, _ in rated], dtype=torch.int64),
+            torch.tensor([i for _, _, i, _ in rated], dtype=torch.int64),
+            torch.tensor([r for *_, r in rated], dtype=torch.float32),
+            torch.tensor([fold for fold, *_ in rated], dtype=torch.int64),
+            torch.tensor([number for _, number, *_ in rated], dtype=torch.int64),
+            len(useful),
             labels,
             sum(len(row) - 1 for _, row in contests) / max(1, pairs),
-            _refusal(labels, bool(contests), {r for _, _, r in rated}),
+            _refusal(labels, bool(contests), {r for *_, r in rated}),
         )
 
 
-def choice_loss(utility: Tensor, data: RatedLatents, intercept: Tensor) -> Tensor:
+def choice_loss(utility: Tensor, data: RatedLatents, intercept: Tensor, mood: Tensor) -> Tensor:
     """Negative log-likelihood of the answers by utility (N, heads), summed over heads: a scalar.
 
-    Plackett–Luce for comparisons, logistic with ``intercept`` (heads,) for ratings (a rating r is
-    a like with probability (1+r)/2). Head h leaves out the queries of fold h.
+    Plackett–Luce for comparisons, logistic for ratings (a rating r is a like with probability
+    (1+r)/2), with ``intercept`` (heads,) and a random effect of the query, ``mood`` (queries,
+    heads) of unit variance: who likes the better half of whatever is shown does not thereby dislike
+    what came close. Head h leaves out the queries of fold h.
     """
     heads = torch.arange(utility.shape[1])
     total = utility.new_zeros(())
@@ -91,8 +98,9 @@ def choice_loss(utility: Tensor, data: RatedLatents, intercept: Tensor) -> Tenso
     if len(data.rated):
         target = ((1 + data.ratings) / 2)[:, None].expand(-1, len(heads))
         surprise = F.binary_cross_entropy_with_logits(
-            utility[data.rated] + intercept, target, reduction="none"
+            utility[data.rated] + intercept + mood[data.rated_query], target, reduction="none"
         )
+        total = total + mood.square().sum() / (2 * len(data.rated))
         total = total + _mean_seen(surprise, data.rated_fold[:, None] != heads)
     return total
 

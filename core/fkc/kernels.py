@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Alpha = Callable[[Tensor], Tensor] | Tensor | None
-BetaSchedule = Literal["log", "linear", "explained"] | Callable[[Tensor], Tensor]
+BetaSchedule = Literal["log", "linear", "explained", "early"] | Callable[[Tensor], Tensor]
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor]]  # fmt: skip  # noqa: E501
 
 
@@ -81,25 +81,31 @@ def alphas_of(alpha: Alpha, sigmas: Tensor) -> Tensor | None:
     return None if bool((values == 1).all()) else values
 
 
-def beta_fractions(schedule: BetaSchedule, sigmas: Tensor) -> Tensor:
+def beta_fractions(schedule: BetaSchedule, sigmas: Tensor, alphas: Tensor | None = None) -> Tensor:
     """β/β_max at each of ``sigmas`` (steps+1,), float64 on the CPU; the last is always 1.
 
     "log": rises evenly in log σ from 0 at the first sigma to 1 at the last positive one. "linear":
-    evenly in σ. "explained": 1/(1+σ²), the share of a unit-variance latent's variance that the
-    denoised estimate explains. Or a function of the sigmas. Raises ValueError for any other.
+    evenly in σ. "explained": 1/(1+(σ/α)²), the share of a unit-variance latent's variance that the
+    denoised estimate explains. "early": 1/(1+(σ/6α)²), nearly whole while the large forms are still
+    open, which is where images are steered best. Or a function of the sigmas. Raises ValueError for
+    any other.
     """
     exact = sigmas.detach().cpu().double()
+    noise = exact if alphas is None else exact / alphas.detach().cpu().double()
+    positive = exact[exact > 0]
     if callable(schedule):
         fractions = torch.as_tensor(schedule(sigmas)).detach().cpu().double().clone()
     elif schedule == "log":
-        logs = exact.clamp(min=float(exact[exact > 0].min())).log()
+        logs = exact.clamp(min=float(positive.min()) if len(positive) else 1.0).log()
         fractions = (logs[0] - logs) / (logs[0] - logs[-1]).clamp(min=1e-12)
     elif schedule == "linear":
-        fractions = 1 - exact / exact[0]
-    elif schedule == "explained":
-        fractions = 1 / (1 + exact.square())
+        fractions = 1 - exact / exact[0].clamp(min=1e-12)
+    elif schedule in ("explained", "early"):
+        fractions = 1 / (1 + (noise / (1 if schedule == "explained" else 6)) ** 2)
     else:
-        raise ValueError(f"unknown beta schedule {schedule!r}: use 'log', 'linear' or 'explained'")
+        raise ValueError(
+            f"unknown beta schedule {schedule!r}: use 'log', 'linear', 'explained' or 'early'"
+        )
     if fractions.shape != exact.shape or not bool(torch.isfinite(fractions).all()):
         raise ValueError("a beta schedule must give one finite value a sigma")
     fractions[-1] = 1.0

@@ -44,7 +44,9 @@ class Particles:
 
     def mean(self, values: Tensor) -> Tensor:
         """Weighted estimate of E[values] under the tilted model: (N, …) → (…), float64."""
-        return torch.tensordot(self.weights, values.detach().cpu().double(), dims=1)
+        alive = torch.isfinite(self.log_weights)
+        values = values.detach().cpu().double()
+        return torch.tensordot(self.weights[alive], values[alive], dims=1)
 
 
 def effective_sample_size(log_weights: Tensor) -> float:
@@ -82,14 +84,19 @@ def advanced(log_weights: Tensor, increment: Tensor) -> Tensor:
 
     A NaN increment kills its particle (−inf). Raises NoParticleLeft when none is left alive.
     """
+    alive = _alive(log_weights, increment)
+    centred = increment - increment[alive].mean()
+    return (log_weights + centred).masked_fill(~alive, -torch.inf)
+
+
+def _alive(log_weights: Tensor, increment: Tensor) -> Tensor:
     alive = torch.isfinite(log_weights) & torch.isfinite(increment)
     if not bool(alive.any()):
         raise NoParticleLeft(
             "the reward was not a finite number for any particle: check the reward model, or lower "
             "beta"
         )
-    centred = increment - increment[alive].mean()
-    return (log_weights + centred).masked_fill(~alive, -torch.inf)
+    return alive
 
 
 class Cloud:
@@ -116,9 +123,9 @@ class Cloud:
 
     def add_clipped(self, increment: Tensor, step: float, limits: tuple[float, float]) -> None:
         """The draft's update of the plain weight: e^w ← clip(e^w + clip(increment))."""
-        dead = ~torch.isfinite(self.log_weights) | ~torch.isfinite(increment)
+        alive = _alive(self.log_weights, increment)
         weights = (self.log_weights.exp() + increment.clamp(-step, step)).clamp(*limits)
-        self.log_weights = weights.log().masked_fill(dead, -torch.inf)
+        self.log_weights = weights.log().masked_fill(~alive, -torch.inf)
 
     def close_step(self, threshold: float, generator: torch.Generator) -> Tensor:
         """Record the ESS and, below ``threshold``·N, resample; returns the parents (N,)."""

@@ -45,7 +45,8 @@ def betas_of(
 ) -> list[float]:
     """β at each sigma. Prop. D.6 has no x/α at pure noise, so there it starts one step later."""
     late = int(weights != "twisted" and alphas is not None and float(alphas[0]) == 0)
-    fractions = [0.0] * late + beta_fractions(schedule, sigmas[late:]).tolist()
+    clean = None if alphas is None else alphas[late:]
+    fractions = [0.0] * late + beta_fractions(schedule, sigmas[late:], clean).tolist()
     return [beta_max * fraction for fraction in fractions]
 
 
