@@ -53,9 +53,12 @@ def node(kind: str, **inputs: Any) -> dict[str, Any]:
 class Person:
     """One taste being explored: questions of one mode, answered by a rater."""
 
-    def __init__(self, client: Client, taste: str, mode: str, seed: int, steps: int) -> None:
+    def __init__(
+        self, client: Client, taste: str, mode: str, seed: int, steps: int, criterion: str
+    ) -> None:
         self.client, self.rater, self.mode, self.seed = client, Rater(taste), mode, seed
-        self.steps, self.name = steps, f"ed {taste} {mode} {seed}"
+        self.steps, self.criterion = steps, criterion
+        self.name = f"ed {taste} {mode} {seed}"
 
     def _start(self) -> Graph:
         return {
@@ -67,10 +70,10 @@ class Person:
             "nothing": node("CLIPTextEncode", clip=["starter", 1], text=""),
         }  # fmt: skip
 
-    def _ask(self, graph: Graph, mode: str, arms: int) -> None:
+    def _ask(self, graph: Graph, mode: str, arms: int, criterion: str) -> None:
         graph["ask"] = node(
             "PalateEDQueryDesigner", taste=["taste", 1], clip=["starter", 1], vocabulary="starter",
-            slots="", mode=mode, arms=arms, criterion="automatic", seed=self.seed, prefix="",
+            slots="", mode=mode, arms=arms, criterion=criterion, seed=self.seed, prefix="",
             suffix="",
         )  # fmt: skip
 
@@ -88,7 +91,7 @@ class Person:
     def round(self, number: int) -> None:
         """One question, drawn with noise of its own, and the rater's pick."""
         graph = self._start()
-        self._ask(graph, self.mode, 4)
+        self._ask(graph, self.mode, 4, self.criterion)
         self._draw(graph, ["ask", 0], self.seed * 1000 + number, 1)
         graph["query"] = node(
             "PalatePreferenceQuery", taste=["taste", 1], images=["pixels", 0],
@@ -113,7 +116,7 @@ class Person:
     def base(self) -> tuple[list[str], torch.Tensor]:
         """The same of eight random prompts."""
         graph = self._start()
-        self._ask(graph, "random", BEST)
+        self._ask(graph, "random", BEST, "automatic")
         return self._scored(graph)
 
     def _scored(self, graph: Graph) -> tuple[list[str], torch.Tensor]:
@@ -130,19 +133,20 @@ class Person:
         return torch.from_numpy(np.asarray(picture, np.float32) / 255)
 
 
-def explore(client: Client, taste: str, seed: int, rounds: int, steps: int) -> dict[str, Any]:
+def explore(client: Client, taste: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Both arms of one seed: mean score of the top eight, and of eight random prompts."""
     found: dict[str, Any] = {"taste": taste, "seed": seed}
     for mode in ARMS:
         began = time.monotonic()
-        person = Person(client, taste, mode, seed, steps)
-        for number in range(rounds):
+        criterion = options.criterion if mode == "adaptive" else "automatic"
+        person = Person(client, taste, mode, seed, options.steps, criterion)
+        for number in range(options.rounds):
             person.round(number)
         prompts, scores = person.best()
         found[mode] = float(scores.mean())
         found[f"{mode} best"] = prompts[0]
         found[f"{mode} seconds"] = round(time.monotonic() - began, 1)
-    _, scores = Person(client, taste, "base", seed, steps).base()
+    _, scores = Person(client, taste, "base", seed, options.steps, "automatic").base()
     found["base"] = scores.tolist()
     return found
 
@@ -197,6 +201,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=8, help="sampling steps an image")
+    parser.add_argument("--criterion", default="automatic", help="the designer's")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/ed_starter.json")
     options = parser.parse_args()
     runs: list[dict[str, Any]] = []
@@ -204,7 +209,7 @@ def main() -> None:
     with served(options.server) as client:
         for taste in options.taste:
             for seed in options.seeds:
-                runs.append(explore(client, taste, seed, options.rounds, options.steps))
+                runs.append(explore(client, taste, seed, options))
                 report(runs, options)
                 print(f"  {taste}, seed {seed}: " + _line(runs[-1]), flush=True)
     for row in summarise(runs):
@@ -225,7 +230,8 @@ def report(runs: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
     """Written after every seed: what is there so far is kept when the run is stopped."""
     command = "python benchmarks/ed_starter.py " + " ".join(sys.argv[1:])
     result = {
-        "command": command.strip(), "rounds": options.rounds, "steps": options.steps,
+        "command": command.strip(), "criterion": options.criterion,
+        "rounds": options.rounds, "steps": options.steps,
         "best": BEST, "images a prompt": SHOTS, "summary": summarise(runs), "runs": list(runs),
     }  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)
