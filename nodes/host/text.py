@@ -32,7 +32,8 @@ def read_texts(clip: Any, texts: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         if features is None:
             features = torch.stack([_alone(clip, text) for text in batch])
         with torch.inference_mode(False):  # what is kept may be learnt with
-            yield from zip(batch, features.float().cpu().clone(), strict=True)
+            rows = features.float().cpu().clone()
+        yield from zip(batch, rows, strict=True)
 
 
 def _alone(clip: Any, text: str) -> Tensor:
