@@ -54,6 +54,8 @@ __all__ = [
     "check_name",
 ]
 
+BUDGET = "label_budget"  # a setting: how many ratings the person is willing to give in all
+
 
 class TasteProfile(RevisionLog):
     """Everything known about one taste, in one folder that one process at a time may open.
@@ -82,7 +84,13 @@ class TasteProfile(RevisionLog):
                 for revision in self.revisions()
             ],
             "learnt": None,
+            "budget": self._budget(),
         }
+
+    def _budget(self) -> dict[str, int] | None:
+        """Ratings wished for in all and those left, if a budget was ever set."""
+        total = self.settings.get(BUDGET)
+        return None if total is None else {"total": total, "left": max(0, total - self.ratings)}
 
 
 class ProfileStore:

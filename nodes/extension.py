@@ -8,6 +8,8 @@ from . import host, routes, waiting
 from .best_prompts import BestPrompts
 from .ed_candidate_picker import EDCandidatePicker
 from .ed_query_designer import EDQueryDesigner
+from .fkc_particles import FKCParticles
+from .fkc_sampler import FKCSampler
 from .papa_update import PAPAUpdate
 from .preference_query import PreferenceQuery
 from .save_taste import SaveTaste
@@ -25,6 +27,8 @@ class Palate(ComfyExtension):
             EDCandidatePicker,
             PreferenceQuery,
             BestPrompts,
+            FKCSampler,
+            FKCParticles,
             PAPAUpdate,
             SaveTaste,
             SimulatedRater,

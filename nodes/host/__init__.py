@@ -21,23 +21,29 @@ from .services import (
     vocabulary_folder,
 )
 from .starter import load_starter
+from .steering import SCHEDULERS, Steering, draw, latent_shape, particle_sampler
 from .text import encoder_kind, read_texts
 from .training import alphas_cumprod, latent_in, noise_predictor, training
 
 __all__ = [
+    "SCHEDULERS",
     "ExecutionBlocker",
+    "Steering",
     "Taste",
     "alphas_cumprod",
     "architecture",
+    "draw",
     "encoder_kind",
     "export_names",
     "feature_cache",
     "interrupted",
     "latent_in",
+    "latent_shape",
     "load_starter",
     "lora_folder",
     "noise_predictor",
     "pack_candidates",
+    "particle_sampler",
     "progress_bar",
     "read_texts",
     "send",
