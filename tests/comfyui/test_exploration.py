@@ -150,6 +150,32 @@ def test_emphasis_reaches_the_text_encoder_and_changes_the_feature(lab: Any, flo
     assert float((features[0] - features[1]).norm()) > 1e-3
 
 
+def test_a_file_of_ones_own_is_offered_and_a_change_of_it_is_noticed(lab: Any, flow: Any) -> None:
+    folder = Path(lab.server.base) / "user" / "palate_vocabularies"
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.txt").write_text("[subject]\nhouse\nfish\n", "utf-8")
+    offered = lab.server.object_info()["PalateEDQueryDesigner"]["input"]["required"]["vocabulary"]
+    assert "mine" in offered[1]["options"]
+    graph = exploration(flow, "own words", vocabulary="mine")
+    assert set(said(lab.run(graph))) == {"house", "fish"}
+    assert lab.run(graph).cached == set(graph.nodes)
+    (folder / "mine.txt").write_text("[subject]\ncat\nstar\n", "utf-8")
+    assert set(said(lab.run(graph))) == {"cat", "star"}
+
+
+def test_reading_can_be_stopped_and_what_was_read_is_kept(lab: Any, flow: Any) -> None:
+    graph = exploration(flow, "reader", vocabulary="six_slots", mode="random")
+    with flow.Events(lab.server.url) as events:
+        prompt = lab.server.queue(graph.nodes)
+        events.wait("palate.progress", profile="reader", stage="reading words")
+        lab.server.interrupt()
+        with pytest.raises(PromptFailed, match="Interrupted"):
+            lab.finish(prompt)
+    kept = (Path(lab.server.base) / "user" / "palate_features").glob("*.safetensors")
+    assert max(len(load_file(path)["features"]) for path in kept) > 20
+    assert len(set(said(lab.run(graph)))) == 2
+
+
 # Refusals -----------------------------------------------------------------------------------------
 
 
