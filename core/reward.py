@@ -7,31 +7,32 @@ and what the heads say about the fold they have not seen calibrates the whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.special import log_ndtr
 
-from .reward_data import RatedLatents, agreement, choice_loss
+from .reward_data import RatedLatents, choice_loss, held_out_margins, spread_within_queries
 from .reward_network import HeadStack
 
 Answered = tuple[Tensor, Mapping[str, Any]]
 
-PRIOR_ACCURACY, PRIOR_PAIRS = 0.75, 4.0  # what is believed of a taste before any held-out pair
+PRIOR = (3.0, 1.0)  # right and wrong pairs of margin 1 that a taste is credited with at first
 NOISE_LEVELS = (0.05, 10.0)  # of σ in units of the latents' std
 
 
 class RewardModel:
-    """r(x̂0, σ) of one taste: (N,), in standard deviations of the taste over the rated images.
+    """r(x̂0, σ) of one taste: (N,), in standard deviations of the taste among images of one query.
 
     >>> reward = RewardModel((4, 64, 64)).fit(answers, generator=generator)
     >>> sample_fkc(model, x, sigmas, reward=reward if reward.ready else None, ...)
 
     ``shape``: (C, H, W) of one latent; H and W may differ when called. ``ready`` is False, the
     value and its gradient are zero, and ``reason`` says why, until the answers hold both better and
-    worse images. ``accuracy`` is the share of pairs put in the right order, as held-out queries
-    let estimate.
+    worse images. ``correlation`` is that of prediction and taste, as held-out queries let estimate.
     """
 
     def __init__(self, shape: Sequence[int], heads: int = 5, width: int = 16) -> None:
@@ -42,7 +43,7 @@ class RewardModel:
         self.mean = torch.zeros(1, channels, 1, 1)
         self.std = torch.ones(1, channels, 1, 1)
         self.offset, self.scale, self.spread = torch.zeros(heads), torch.ones(heads), 1.0
-        self.accuracy, self.labels = PRIOR_ACCURACY, 0
+        self.correlation, self.labels = _correlation(torch.zeros(0)), 0
         self.reason = "there are no ratings yet: rate some images first"
 
     @property
@@ -51,10 +52,9 @@ class RewardModel:
         return not self.reason
 
     @property
-    def correlation(self) -> float:
-        """Between prediction and taste, as ``accuracy`` implies for normal variables, in [0, 1)."""
-        angle = torch.tensor((self.accuracy - 0.5) * torch.pi)
-        return float(angle.sin().clamp(0.0, 0.99))
+    def accuracy(self) -> float:
+        """The share of pairs put in the right order, 0.5 to 1, as ``correlation`` implies."""
+        return 0.5 + math.asin(self.correlation) / math.pi
 
     def fit(
         self,
@@ -120,7 +120,7 @@ class RewardModel:
             [*self.shape, self.heads, self.width, self.labels, float(self.ready)],
             dtype=torch.float64,
         )
-        calibration = torch.tensor([self.accuracy, self.spread], dtype=torch.float64)
+        calibration = torch.tensor([self.correlation, self.spread], dtype=torch.float64)
         own = {"numbers": numbers, "calibration": calibration, "mean": self.mean, "std": self.std}
         own |= {"offset": self.offset, "scale": self.scale}
         network = {f"network.{k}": v for k, v in self.network.state_dict().items()}
@@ -138,7 +138,7 @@ class RewardModel:
         model.network.requires_grad_(False)
         model.mean, model.std = state["mean"].clone(), state["std"].clone()
         model.offset, model.scale = state["offset"].clone(), state["scale"].clone()
-        model.accuracy, model.spread = state["calibration"].tolist()
+        model.correlation, model.spread = state["calibration"].tolist()
         model.labels = int(labels)
         model.reason = "" if ready else reason or model.reason
         return model
@@ -159,15 +159,29 @@ class RewardModel:
 
     @torch.no_grad()
     def _calibrate(self, clean: Tensor, data: RatedLatents) -> None:
-        """Unit spread of each head's utility over the rated images; accuracy on unseen folds."""
+        """Unit spread of each head's utility within queries; correlation by the unseen folds."""
         utility = self.network(clean, torch.zeros(len(clean)))
-        self.offset, self.scale = utility.mean(0), utility.std(0).clamp(min=1e-6)
+        self.offset, self.scale = utility.mean(0), spread_within_queries(utility, data)
         standard = (utility - self.offset) / self.scale
-        right, pairs = agreement(standard, data)
-        known = (right + PRIOR_ACCURACY * PRIOR_PAIRS) / (pairs + PRIOR_PAIRS)
-        # Pairs that nobody told apart are the close ones: taken to be half as predictable.
-        self.accuracy = 0.5 + (known - 0.5) * (1 + data.compared) / 2
         self.spread = float(standard.std(1).square().mean().sqrt().clamp(min=1e-3))
+        known = _correlation(held_out_margins(standard, data))
+        # Pairs that nobody told apart are the close ones: taken to be half as predictable.
+        angle = torch.tensor(known).asin() * (1 + data.compared) / 2
+        self.correlation = float(angle.sin())
+
+
+def _correlation(margins: Tensor) -> float:
+    """Between predicted and true utility, both of unit variance, from held-out margins (pairs,).
+
+    Maximum a posteriori of ρ in P(preferred) = Φ(margin·ρ/√(2(1−ρ²))): a close pair that is got
+    wrong says little, so that queries among the best do not discredit what found them. The pairs of
+    a query are not independent and count as half; `PRIOR` is what is believed before any.
+    """
+    grid = torch.linspace(0.01, 0.95, 95, dtype=torch.float64)
+    slope = grid / (2 * (1 - grid**2)).sqrt()
+    likelihood = PRIOR[0] * log_ndtr(slope) + PRIOR[1] * log_ndtr(-slope)
+    likelihood = likelihood + log_ndtr(slope * margins.double()[:, None]).sum(0) / 2
+    return float(grid[likelihood.argmax()])
 
 
 def _descend(

@@ -15,15 +15,15 @@ from torch.nn import functional as F
 class RatedLatents:
     """All answers as one batch.
 
-    latents: (N, C, H, W) float32. contests: rows (M, K), the first of each preferred to the rest;
-    −1 fills up. contest_fold: (M,). rated: (R,) indices with ratings (R,) in [−1, 1], rated_fold
-    (R,) and rated_query (R,) in 0..queries−1. A query belongs to one fold, which the head of that
-    number is not trained on.
-    compared: the share of pairs within queries that the answers tell apart. refusal: why nothing
-    can be learnt, or "".
+    latents: (N, C, H, W) float32, of query (N,). contests: rows (M, K), the first of each preferred
+    to the rest; −1 fills up. contest_fold: (M,). rated: (R,) indices with ratings (R,) in [−1, 1],
+    rated_fold (R,) and rated_query (R,) in 0..queries−1. A query belongs to one fold, which the
+    head of that number is not trained on. compared: the share of pairs within queries that the
+    answers tell apart. refusal: why nothing can be learnt, or "".
     """
 
     latents: Tensor
+    query: Tensor
     contests: Tensor
     contest_fold: Tensor
     rated: Tensor
@@ -67,6 +67,7 @@ class RatedLatents:
         width = max((len(row) for _, row in contests), default=2)
         return cls(
             torch.cat(latents) if latents else torch.zeros(0, *shape),
+            torch.tensor([n for n, (x, _) in enumerate(useful) for _ in x], dtype=torch.int64),
             torch.tensor([r + [-1] * (width - len(r)) for _, r in contests]).view(-1, width),
             torch.tensor([fold for fold, _ in contests], dtype=torch.int64),
             torch.tensor([i for _, _, i, _ in rated], dtype=torch.int64),
@@ -105,18 +106,28 @@ def choice_loss(utility: Tensor, data: RatedLatents, intercept: Tensor, mood: Te
     return total
 
 
-def agreement(utility: Tensor, data: RatedLatents) -> tuple[float, float]:
-    """How many held-out pairs each head puts in the right order, and of how many.
+def held_out_margins(utility: Tensor, data: RatedLatents) -> Tensor:
+    """Preferred minus other, by the head that has not seen the query, for each pair told apart.
 
-    utility: (N, heads). The pairs of one query are not independent: they count as half.
+    utility: (N, heads). Returns (pairs,), empty where there is only one query.
     """
-    right = pairs = 0.0
+    margins = [utility.new_zeros(0)]
     for row, fold in zip(data.contests.tolist(), data.contest_fold.tolist(), strict=True):
         if fold < utility.shape[1]:
             rest = [i for i in row[1:] if i >= 0]
-            right += float((utility[row[0], fold] > utility[rest, fold]).sum()) / 2
-            pairs += len(rest) / 2
-    return right, pairs
+            margins.append(utility[row[0], fold] - utility[rest, fold])
+    return torch.cat(margins)
+
+
+def spread_within_queries(utility: Tensor, data: RatedLatents) -> Tensor:
+    """Standard deviation of (N, heads) within queries, pooled, or over all if they are of one."""
+    count = torch.bincount(data.query)[data.query][:, None]
+    means = torch.zeros(data.queries, utility.shape[1]).index_add(0, data.query, utility)
+    away = utility - means[data.query] / count
+    if not bool((count > 1).any()):
+        return utility.std(0).clamp(min=1e-6)
+    within = away.square().sum(0) / (1 - 1 / count).sum()
+    return within.sqrt().clamp(min=1e-6)
 
 
 def _mean_seen(surprise: Tensor, seen: Tensor) -> Tensor:
