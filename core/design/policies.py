@@ -16,6 +16,7 @@ from .space import PromptSpace
 from .weighing import comparison_weights
 
 SMALL_TOLERANCE = 1e-8
+REFRESHED = 0.01
 STEPS_OF_A_BLOCK = 2  # of each arm in each round, as in the paper
 
 
@@ -104,7 +105,11 @@ def design_queries(
     if dense:
         weights = [w * (space.horizon - h) for h, w in enumerate(weights)]
     base = regularised(known, space.horizon, l2, episodes)
-    begin = uniform if start is None else start.means
+    begin = uniform
+    if start is not None:  # a little of everything, so that tokens dropped before may come back
+        begin = [
+            (1 - REFRESHED) * d + REFRESHED * u for d, u in zip(start.means, uniform, strict=True)
+        ]
     objective = Objective(features, weights, base, target)
     if sum(map(len, features)) <= MAX_TOKENS:
         solution = maximise(objective, begin, rounds, SMALL_TOLERANCE)
