@@ -31,6 +31,9 @@
  * @property {number} active the active revision
  * @property {Revision[]} revisions
  * @property {Learnt | null} learnt null before ED Query Designer has asked
+ * @property {Budget | null} budget null without FKC Particles
+ *
+ * @typedef {{total: number, left: number}} Budget ratings that the person is willing to give
  *
  * @typedef {object} Learnt
  * @property {number} questions answered questions of ED Query Designer

@@ -29,6 +29,7 @@ export function header(state) {
           ),
       fact(profile.ratings, "rating"),
       fact(profile.rounds, "round"),
+      labelsLeft(profile.budget),
       advice(profile.learnt),
     ),
     last &&
@@ -65,6 +66,14 @@ function profileName(state) {
 /** @param {number} count @param {string} noun */
 const fact = (count, noun) =>
   h("span", {}, h("b", {}, count), ` ${count === 1 ? noun : `${noun}s`}`);
+
+/** @param {import("../types.js").Budget | null} budget */
+function labelsLeft(budget) {
+  if (!budget) return null;
+  const title = `Of the ${budget.total} ratings that FKC Particles was given as a budget`;
+  if (!budget.left) return h("span", { title }, "budget spent");
+  return h("span", { title }, h("b", {}, budget.left), " left of the budget");
+}
 
 /** @param {import("../types.js").Learnt | null} learnt */
 function advice(learnt) {
