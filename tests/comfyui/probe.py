@@ -62,19 +62,19 @@ class Lines:
         return (lines.splitlines(),)
 
 
-class BrokenLatents:
-    """The same latents without a finite number in them."""
+class BrokenPrompt:
+    """The same conditioning without a finite number in its embedding."""
 
-    RETURN_TYPES = ("LATENT",)
+    RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "damage"
     CATEGORY = "tests"
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"samples": ("LATENT",)}}
+        return {"required": {"conditioning": ("CONDITIONING",)}}
 
-    def damage(self, samples):
-        return ({"samples": samples["samples"] * float("nan")},)
+    def damage(self, conditioning):
+        return ([[embedding * float("nan"), options] for embedding, options in conditioning],)
 
 
 class TextFeatures:
@@ -106,7 +106,7 @@ class TextFeatures:
 NODE_CLASS_MAPPINGS = {
     "ProbeOtherBase": OtherBase,
     "ProbeLivingNetworks": LivingNetworks,
-    "ProbeBrokenLatents": BrokenLatents,
+    "ProbeBrokenPrompt": BrokenPrompt,
     "ProbeLines": Lines,
     "ProbeTextFeatures": TextFeatures,
 }

@@ -74,13 +74,12 @@ def test_the_page_is_told_of_its_question_and_of_what_is_learnt(lab: Any, flow: 
     assert lab.query(run.asked)["used_by"] == 1
 
 
-def test_the_page_is_told_why_an_update_was_taken_back(lab: Any, flow: Any, color: int) -> None:
-    graph = flow.plain_question("taken back", color, mode=flow.LATER)
-    graph.add("broken", "ProbeBrokenLatents", samples=["empty", 0])
-    graph.set("query", latents=["broken", 0])
-    lab.answer(lab.run(graph).asked, PICK)
-    flow.update(graph)
+def test_the_page_is_told_why_an_update_was_taken_back(lab: Any, flow: Any) -> None:
+    graph = flow.whole_round("taken back", 1, mode=flow.LATER)
+    graph.add("broken", "ProbeBrokenPrompt", conditioning=["positive", 0])
+    graph.set("query", conditioning=["broken", 0])
     graph.add("report", "PreviewAny", source=["update", 1])
+    lab.answer(lab.run(graph).asked, PICK)
     with flow.Events(lab.server.url) as events:
         run = lab.run(graph)
         told = events.wait("palate.revision", 10, profile="taken back")
