@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from palate.core.profile import (
+    BUDGET,
     AnswerConflict,
     InvalidAnswer,
     ProfileError,
@@ -536,7 +537,17 @@ def test_the_summary_is_json(profile: TasteProfile) -> None:
         "waiting": 1,
         "active": 1,
         "learnt": None,
+        "budget": None,
     }
+
+
+def test_the_summary_counts_a_budget_down(profile: TasteProfile) -> None:
+    profile.set_setting(BUDGET, 10)
+    assert profile.summary()["budget"] == {"total": 10, "left": 10}
+    profile.answer(ask(profile).id, {"kind": "pick", "winner": 0})
+    assert profile.summary()["budget"] == {"total": 10, "left": 10 - profile.ratings}
+    profile.set_setting(BUDGET, 1)
+    assert profile.summary()["budget"] == {"total": 1, "left": 0}
 
 
 def test_a_closed_profile_says_so(profile: TasteProfile) -> None:
