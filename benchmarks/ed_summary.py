@@ -43,7 +43,7 @@ def summary(runs: dict[str, dict[int, list[dict[str, float]]]], times: tuple[int
                     "less_random_half_width": round(half_width(gain), 4),
                 }
         average = mean(goal.values())
-        reached = [t for p, t in enumerate(times) if row[f"regret@{t}"]["mean"] <= average]
+        reached = [t for p, t in enumerate(times) if row[f"regret@{t}"]["mean"] <= average + 1e-4]
         each = [
             next((t for p, t in enumerate(times) if found[s][p]["regret"] <= goal[s]), math.inf)
             for s in seeds

@@ -1,6 +1,6 @@
 """Do designed questions teach more than random ones? Synthetic persons, paper-size prompt spaces.
 
-    python benchmarks/ed_vs_random.py                # all features, 20 seeds, T up to 50
+    python benchmarks/ed_vs_random.py                # all features, 30 persons, T up to 50
     python benchmarks/ed_vs_random.py --quick        # two seeds, to see that it runs
 
 Every arm asks the same persons (θ* drawn from the prior all arms fit with), answers are noisy picks
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--strategies", nargs="+", default=[s for s in STRATEGIES if s not in DEAR],
                         choices=STRATEGIES)  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=600.0, help="stop after about so long")
     parser.add_argument("--quick", action="store_true", help="two seeds, nothing is written")

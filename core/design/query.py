@@ -33,7 +33,7 @@ CHOOSERS: dict[str, Chooser] = {
     "thompson": thompson_arms,
     "transductive": transductive_arms,
 }
-DEFAULT_CRITERION = {"adaptive": "best option", "static": "V", "random": "none"}
+DEFAULT_CRITERION = {"adaptive": "transductive", "static": "V", "random": "none"}
 ADAPTIVE_CRITERIA = (*CHOOSERS, *CRITERIA)
 
 

@@ -99,13 +99,19 @@ class PromptSpace:
 
     def prompt_features(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Σ_h φ(token_h) of each prompt: (N, d) float64."""
-        return self.prefix_features(prompts)[:, -1]
+        total = torch.zeros(len(prompts), self.dim, dtype=torch.float64)
+        for tokens, rows in zip(self._indices(prompts), self.features, strict=True):
+            total += rows[tokens]
+        return total
 
     def prefix_features(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Features of every prefix, the dense feedback of the paper: (N, H, d) float64."""
-        index = torch.as_tensor(prompts, dtype=torch.long).reshape(len(prompts), self.horizon)
-        tokens = [f[index[:, h]] for h, f in enumerate(self.features)]
+        tokens = [f[i] for i, f in zip(self._indices(prompts), self.features, strict=True)]
         return torch.stack(tokens, 1).cumsum(1)
+
+    def _indices(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        index = torch.as_tensor(prompts, dtype=torch.long)
+        return index.reshape(len(prompts), self.horizon).T
 
     def draw(self, weights: Sequence[Tensor], generator: torch.Generator) -> list[int]:
         """One prompt, slot by slot, from token weights (n_h,), without using a token twice."""
