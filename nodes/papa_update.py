@@ -143,7 +143,7 @@ def _learn(
     progress(0, config.steps)
     parent = live.revision
     _, optimizer = profile.load_revision(parent)
-    with host.training(model), live.adapter.attached():
+    with host.training(model), live.adapter.attached(), live.adapter.restored_on_error():
         earlier = _remembered(taste, lesson) if config.replay else []
         samples, conditionings = _samples(model, earlier, lesson.images)
         report, moments = papa_update(
@@ -156,6 +156,7 @@ def _learn(
             optimizer_state=optimizer,
             progress=progress,
             should_stop=host.interrupted,
+            free_memory=host.free_memory(model),
         )
         if report.stopped:
             host.stop_if_interrupted()
@@ -240,5 +241,7 @@ def _in_words(report: UpdateReport, revision: Revision | None) -> str:
         return f"Nothing changed: {report.rolled_back}. Your ratings are kept."
     return (
         f"Revision {revision.number}: learnt from {report.samples} images in {report.steps} steps, "
-        f"{report.seconds:.1f} s, loss {report.loss[0]:.4g} → {report.loss[-1]:.4g}."
+        f"{report.seconds:.1f} s, loss {report.loss[0]:.4g} → {report.loss[-1]:.4g}"
+        + ("" if report.drift is None else f", drift {report.drift:.3g}")
+        + ("." if report.early is None else f"; it stopped early: {report.early}.")
     )

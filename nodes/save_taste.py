@@ -32,8 +32,10 @@ class SaveTaste(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "layout",
-                    options=["kohya", "peft"],
-                    tooltip="kohya: for LoraLoader, A1111, Forge and diffusers. peft: for PEFT.",
+                    options=["kohya", "peft", "diffusers"],
+                    tooltip="kohya: for LoraLoader, A1111 and Forge, of U-Nets for diffusers too. "
+                    "peft: for PEFT. diffusers: for diffusers, and for LoraLoader too except with "
+                    "Lumina2.",
                 ),
             ],
             outputs=[io.String.Output(display_name="lora_name")],
@@ -46,15 +48,18 @@ class SaveTaste(io.ComfyNode):
         stem = re.sub(r"[^\w .-]+", "_", filename_prefix or taste.profile.name).strip(" .")
         if not stem:
             raise ValueError("filename_prefix holds no letter that a file's name can have.")
-        suffix = "" if layout == "kohya" else "_peft"
+        suffix = "" if layout == "kohya" else f"_{layout}"
+        names = host.export_names(taste.model)
         name = f"{stem}_r{live.revision:04d}{suffix}.safetensors"
         folder = host.lora_folder() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
+        if layout == "diffusers":
+            layout, names = host.diffusers_layout(taste.model)
         live.adapter.save(
             folder / name,
             metadata=_metadata(taste),
             layout=layout,
-            names=host.export_names(taste.model),
+            names=names,
         )
         return io.NodeOutput(f"{FOLDER}/{name}", ui={"text": [f"{FOLDER}/{name}"]})
 

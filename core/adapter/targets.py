@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from torch import nn
 
 _MODULATION = re.compile(r"(^|[._])(mod|modulation|adaln\w*)([._]|$)", re.IGNORECASE)
+_POOLED = ("label_emb.", "add_embedding.")
 
 
 def default_targets(module: nn.Module) -> list[str]:
     """Names of the layers that learn by default: every Linear and Conv2d inside the blocks.
 
     U-Net: on it the convolutions carry most of what a taste changes; adapters on attention and time
-    projections alone learn several times slower (methods, section 2). The first and last layer and
-    grouped convolutions stay as they are. Transformer: attention and feed-forward layers of its
+    projections alone learn several times slower (methods, section 2). The first and last layer,
+    grouped convolutions and the embedding of pooled text and sizes (SDXL's, which other programs do
+    not look for in a LoRA) stay as they are. Transformer: attention and feed-forward layers of its
     blocks, as is the convention; embedders, modulation and the final layer stay as they are.
     """
     names = [
@@ -26,7 +28,8 @@ def default_targets(module: nn.Module) -> list[str]:
     inside = set(_inside_lists(module))
     if inside and not any(isinstance(module.get_submodule(name), nn.Conv2d) for name in inside):
         return [n for n in names if n in inside and not _MODULATION.search(n)]
-    return names[1:-1] if len(names) > 2 else names
+    names = names[1:-1] if len(names) > 2 else names
+    return [name for name in names if not name.startswith(_POOLED)]
 
 
 def _inside_lists(module: nn.Module) -> Iterator[str]:

@@ -1,14 +1,11 @@
-"""How much fits into one pass: rows, their memory, and gradient checkpointing."""
+"""How much fits into one pass: rows, and the memory that a row takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from ..adapter import LiveAdapter
 
@@ -79,47 +76,3 @@ def saved_bytes_per_row(
             kept.append(sum(storages.values()))
             del output
     return max(1, (kept[1] - kept[0]) // (rows[1] - rows[0]))
-
-
-@contextmanager
-def checkpointed(adapter: LiveAdapter, on: bool = True) -> Iterator[None]:
-    """The adapter's module with gradient checkpointing at its blocks, inside a ``with`` block.
-
-    Only what is computed with gradients is affected. The adapter's scale and attachment must be the
-    same in the backward pass as in the forward pass.
-    """
-    blocks = _blocks(adapter) if on else []
-    try:
-        for block in blocks:
-            block.forward = _checkpointed_forward(block.forward)
-        yield
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
-
-
-def _checkpointed_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-    return run
-
-
-def _blocks(adapter: LiveAdapter) -> list[nn.Module]:
-    """The outermost numbered modules with a forward pass of their own around the targets.
-
-    A numbered Sequential is passed over: some networks call its children one by one.
-    """
-    found: dict[str, nn.Module] = {}
-    for target in adapter.targets:
-        parts = target.split(".")
-        for length in range(1, len(parts)):
-            name = ".".join(parts[:length])
-            module = adapter.module.get_submodule(name)
-            container = isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-            if parts[length - 1].isdigit() and not container and "forward" not in vars(module):
-                found[name] = module
-                break
-    return list(found.values())

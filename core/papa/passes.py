@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..adapter import LiveAdapter
+from .blocks import trainable_blocks
 from .config import PapaConfig
 from .estimator import Draw, LossHistory
 from .loss import IndexedPredictor, Predictor, papa_terms
-from .memory import PassLimit, checkpointed, is_out_of_memory, saved_bytes_per_row
+from .memory import PassLimit, is_out_of_memory, saved_bytes_per_row
 from .samples import RatedSamples
 
 SMALLEST_SCALE = 1.0
@@ -77,7 +78,7 @@ class Passes:
             seen: list[tuple[Tensor, Tensor]] = []
             self._largest = 0
             try:
-                with checkpointed(self.adapter, self.limit.checkpointing):
+                with trainable_blocks(self.adapter, self.limit.checkpointing):
                     loss = self._accumulate(draw, chosen, seen)
             except Exception as error:
                 if not is_out_of_memory(error) or not self.limit.lower(self._largest):

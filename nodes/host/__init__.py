@@ -8,6 +8,7 @@ the starter model as genuine MODEL, CLIP and VAE objects.
 from comfy_execution.graph import ExecutionBlocker
 
 from .candidates import pack_candidates, unpack_conditioning
+from .families import diffusers_layout, portable_layout
 from .live import Taste, architecture, export_names, taste_of
 from .services import (
     feature_cache,
@@ -23,7 +24,14 @@ from .services import (
 from .starter import load_starter
 from .steering import SCHEDULERS, Steering, draw, latent_shape, particle_sampler
 from .text import encoder_kind, read_texts
-from .training import alphas_cumprod, latent_in, noise_predictor, training
+from .training import (
+    alphas_cumprod,
+    free_memory,
+    latent_in,
+    noise_predictor,
+    noise_schedule,
+    training,
+)
 
 __all__ = [
     "SCHEDULERS",
@@ -32,18 +40,22 @@ __all__ = [
     "Taste",
     "alphas_cumprod",
     "architecture",
+    "diffusers_layout",
     "draw",
     "encoder_kind",
     "export_names",
     "feature_cache",
+    "free_memory",
     "interrupted",
     "latent_in",
     "latent_shape",
     "load_starter",
     "lora_folder",
     "noise_predictor",
+    "noise_schedule",
     "pack_candidates",
     "particle_sampler",
+    "portable_layout",
     "progress_bar",
     "read_texts",
     "send",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import PatcherInjection, WrappersMP
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from ...core.adapter import LiveAdapter
 from ...core.profile import TasteProfile
-from ...core.schedule import boundary_sigma
-from .training import alphas_cumprod, make_trainable
+from .families import unet_names
+from .training import make_trainable, noise_schedule
 
 INJECTION = "palate"
 
@@ -123,9 +122,7 @@ def taste_of(
     live.load_active_revision()
     timestep, sigma = 0, 0.0
     if boundary > 0:
-        signal = alphas_cumprod(model)
-        timestep = int(boundary * len(signal))
-        sigma = boundary_sigma(signal, timestep)
+        timestep, sigma = noise_schedule(model).boundary(boundary, "fraction")
     return Taste(live, _with_adapter(model, live, strength, sigma), strength, timestep)
 
 
@@ -213,13 +210,8 @@ def _with_adapter(
 
 def export_names(model: ModelPatcher) -> dict[str, str]:
     """diffusers' names of a U-Net's layers: {ours: theirs}; empty for other networks."""
-    names = {}
-    if "model_channels" in model.model.model_config.unet_config:
-        mapping = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
-        for theirs, ours in mapping.items():
-            if ours.endswith(".weight"):
-                names[ours.removesuffix(".weight")] = theirs.removesuffix(".weight")
-    return names
+    config = model.model.model_config.unet_config
+    return unet_names(config) if "model_channels" in config else {}
 
 
 ARCHITECTURES = {

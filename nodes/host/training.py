@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import comfy.model_management
 import comfy.model_sampling
@@ -13,7 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...core.schedule import alphas_cumprod_of
+from ...core.schedule import NoiseSchedule
 
 
 @contextmanager
@@ -42,16 +43,34 @@ def make_trainable(network: nn.Module) -> None:
                     module._buffers[name] = buffer.clone()
 
 
-def alphas_cumprod(model: ModelPatcher) -> Tensor:
-    """ᾱ_t of the model's own discrete σ table: (T,) float32. Raises for a model without one."""
+def noise_schedule(model: ModelPatcher) -> NoiseSchedule:
+    """The model's own discrete σ table. Raises ValueError for a model without one."""
     sampling = model.get_model_object("model_sampling")
     sigmas = getattr(sampling, "sigmas", None)
-    if sigmas is None or isinstance(sampling, comfy.model_sampling.CONST):
+    if sigmas is None or isinstance(sampling, comfy.model_sampling.IMG_TO_IMG):
         raise ValueError(
-            "PAPA Update learns from ε- and v-prediction models with a discrete schedule (SD1.5, "
-            f"SDXL and the starter model); this one uses {type(sampling).__name__}."
+            "PAPA Update learns from models that are sampled from noise over a table of sigmas "
+            f"(SD1.5, SDXL, SD3, Flux, Lumina2, Qwen-Image, Wan …); this one uses "
+            f"{type(sampling).__name__} ({type(model.model).__name__})."
         )
-    return alphas_cumprod_of(sigmas.detach().float().cpu()).float()
+    flow = isinstance(sampling, comfy.model_sampling.CONST)
+    return NoiseSchedule(sigmas.detach().float().cpu(), flow)
+
+
+def alphas_cumprod(model: ModelPatcher) -> Tensor:
+    """ᾱ_t of the model's own discrete σ table: (T,) float64. Raises for a model without one."""
+    return noise_schedule(model).alphas_cumprod
+
+
+LARGE = 256 * 2**20  # bytes of weights; the memory of a smaller network's passes is no concern
+
+
+def free_memory(model: ModelPatcher) -> Callable[[], int] | None:
+    """Bytes free on the model's device, of which the size of a pass is made; None for a small
+    network, which needs no estimate."""
+    if model.model_size() < LARGE:
+        return None
+    return lambda: int(comfy.model_management.get_free_memory(model.load_device))
 
 
 def latent_in(model: ModelPatcher, latents: Tensor) -> Tensor:
@@ -64,47 +83,68 @@ def noise_predictor(
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """ε_θ(x_t (n, …), t (n,), index (n,)) of a loaded model, DDPM notation, differentiable.
 
-    ``index`` picks the conditioning of each row; ``shape`` is that of one latent.
+    ``index`` picks the conditioning of each row; ``shape`` is that of one latent. Rows whose
+    conditionings differ in size (prompts of unlike length) go through the network in turn.
     """
-    device = model.load_device
-    signal = alphas_cumprod(model)
-    rows = _joined_conds(model, conditionings, shape, device)
+    device, schedule = model.load_device, noise_schedule(model)
+    conds = [_encoded(model, conditioning, shape, device) for conditioning in conditionings]
+    kinds = list(dict.fromkeys(_kind(own) for own in conds))
+    kind_of = torch.tensor([kinds.index(_kind(own)) for own in conds])
+
+    def alike(x_t: Tensor, t: Tensor, index: Tensor) -> Tensor:
+        alpha, sigma, scale = (
+            part.float().view(-1, *[1] * (x_t.ndim - 1)).to(device)
+            for part in schedule.coefficients(t)
+        )
+        x = x_t.to(device).float() * scale
+        rows = _joined([conds[i] for i in index.tolist()])
+        denoised = model.model.apply_model(x, sigma.flatten(), **rows)
+        return ((x - alpha * denoised) / sigma).to(x_t)
 
     def predict(x_t: Tensor, t: Tensor, index: Tensor) -> Tensor:
-        alpha = signal[t.cpu()].view(-1, *[1] * (x_t.ndim - 1)).to(device)
-        sigma = ((1 - alpha) / alpha).sqrt()
-        x = x_t.to(device) / alpha.sqrt()
-        chosen = {key: value[index.to(device)] for key, value in rows.items()}
-        denoised = model.model.apply_model(x, sigma.flatten(), **chosen)
-        return ((x - denoised) / sigma).to(x_t.device)
+        of_row = kind_of[index.cpu()]
+        parts = [torch.nonzero(of_row == kind).flatten() for kind in of_row.unique().tolist()]
+        if len(parts) == 1:
+            return alike(x_t, t, index)
+        order = torch.cat(parts).argsort().to(x_t.device)
+        seen = [alike(x_t[p.to(x_t.device)], t[p.to(t.device)], index[p]) for p in parts]
+        return torch.cat(seen)[order]
 
     return predict
 
 
-def _joined_conds(
-    model: ModelPatcher, conditionings: Sequence[list], shape: Sequence[int], device: torch.device
-) -> dict[str, Tensor]:
-    """The network's extra inputs for all conditionings, stacked: {name: (N, …)}."""
+def _encoded(
+    model: ModelPatcher, conditioning: list, shape: Sequence[int], device: torch.device
+) -> dict[str, Any]:
+    """The network's extra inputs for one conditioning, of one row: {name: tensor or constant}."""
     noise = torch.zeros((1, *shape), device=device)
-    encoded = []
-    for conditioning in conditionings:
-        conds = comfy.sampler_helpers.convert_cond(conditioning[:1])
-        conds = comfy.samplers.encode_model_conds(
-            model.model.extra_conds, conds, noise, device, "positive"
-        )
-        encoded.append(
-            {k: c.process_cond(batch_size=1, device=device, area=None)
-             for k, c in conds[0]["model_conds"].items()}
-        )  # fmt: skip
-    joined = {}
-    for key, first in encoded[0].items():
-        others = [conds[key] for conds in encoded[1:]]
-        if not all(first.can_concat(other) for other in others):
+    conds = comfy.sampler_helpers.convert_cond(conditioning[:1])
+    conds = comfy.samplers.encode_model_conds(
+        model.model.extra_conds, conds, noise, device, "positive"
+    )
+    encoded = {}
+    for name, cond in conds[0]["model_conds"].items():
+        value = cond.process_cond(batch_size=1, device=device, area=None).cond
+        if isinstance(value, list):
             raise ValueError(
-                f"The rated images' conditionings differ in the size of {key!r}: rate images of "
-                "one size and kind of prompt together."
+                f"This conditioning carries {name!r} (reference images), which a taste can't learn "
+                "from: connect the conditioning as it comes from CLIP Text Encode."
             )
-        value = first.concat(others)
-        if isinstance(value, Tensor):
-            joined[key] = value.detach().clone()
-    return joined
+        encoded[name] = value.detach().to(device).clone() if isinstance(value, Tensor) else value
+    return encoded
+
+
+def _kind(conds: dict[str, Any]) -> tuple[Any, ...]:
+    """What conditionings must share to go through the network together."""
+    return tuple(
+        (name, tuple(value.shape) if isinstance(value, Tensor) else repr(value))
+        for name, value in sorted(conds.items())
+    )
+
+
+def _joined(conds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The inputs of several rows of one kind, stacked; constants are what they are."""
+    return {
+        name: torch.cat([own[name] for own in conds]) if isinstance(value, Tensor) else value
+        for name, value in conds[0].items()
+    }
