@@ -10,7 +10,7 @@ from ..core.reward import Answered, RewardModel
 from ..core.taste_reward import answers_of, reward_of
 from . import host
 
-STRENGTH = 5.0
+STRENGTH = 3.0
 
 
 def steering_inputs() -> list[io.Input]:
