@@ -3,15 +3,15 @@
     python benchmarks/ed_speed.py
 
 Concentrated features (cosines about 0.8, the harder case). Each line is the least wall-clock time
-of a few repeats and its processor time; the latter matters on a machine that others use too. The
-threads are those of OMP_NUM_THREADS, two if it is not set. Writes results/ed_speed.json.
+of a few repeats and its processor time, which is what counts on a machine that others use too. One
+thread unless OMP_NUM_THREADS says otherwise. Writes results/ed_speed.json.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 import resource
