@@ -1,4 +1,4 @@
-"""Choices in more dimensions than answers, the saved state, and what designs need of a posterior."""
+"""Choices in more dimensions than answers, the saved state, and what designs need of it all."""
 
 from __future__ import annotations
 
