@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from palate.core.schedule import (
+    NoiseSchedule,
     alphas_cumprod_of,
     boundary_sigma,
     elbo_weights,
@@ -182,3 +183,75 @@ def test_draws_depend_on_the_generator_alone() -> None:
 def test_an_impossible_draw_is_refused(weights: list[float], count: int, first: int) -> None:
     with pytest.raises(ValueError, match="timestep"):
         sample_timesteps(torch.tensor(weights), count, 1, generator(), first)
+
+
+# A model's own table ------------------------------------------------------------------------------
+
+
+def flow_table(steps: int = 1000, shift: float = 3.0) -> Tensor:
+    """SD3's σ_t, t = 1 … T, as its sampler tabulates them; the last is 1."""
+    t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    return shift * t / (1 + (shift - 1) * t)
+
+
+@pytest.mark.parametrize("flow", [False, True], ids=["variance", "flow"])
+def test_elbo_weights_are_ratios_of_signal_to_noise(flow: bool) -> None:
+    schedule = NoiseSchedule(flow_table() if flow else sigmas_of(linear()), flow)
+    alpha = 1 - schedule.sigmas if flow else torch.ones(len(schedule))
+    snr = (alpha / schedule.sigmas) ** 2
+    weights = elbo_weights(schedule.alphas_cumprod)
+    torch.testing.assert_close(weights[1:], snr[:-1] / snr[1:] - 1, rtol=1e-6, atol=0)
+    assert weights[0] == 0
+
+
+@pytest.mark.parametrize("flow", [False, True], ids=["variance", "flow"])
+def test_coefficients_take_one_notation_to_the_other(flow: bool) -> None:
+    schedule = NoiseSchedule(flow_table() if flow else sigmas_of(linear()), flow)
+    t = torch.tensor([0, 5, 400, len(schedule) - 1])
+    x0, noise = torch.randn(2, 4, generator=generator(), dtype=torch.float64)
+    alpha, sigma, scale = schedule.coefficients(t)
+    bar = schedule.alphas_cumprod[t]
+    in_ddpm = bar.sqrt() * x0 + (1 - bar).sqrt() * noise
+    torch.testing.assert_close(scale * in_ddpm, alpha * x0 + sigma * noise)
+    torch.testing.assert_close((scale * in_ddpm - alpha * x0) / sigma, noise)
+
+
+def test_a_flow_s_pure_noise_is_left_out() -> None:
+    schedule = NoiseSchedule(flow_table(), flow=True)
+    assert len(schedule) == 999
+    assert float(schedule.sigmas[-1]) < 1
+    assert bool(torch.isfinite(elbo_weights(schedule.alphas_cumprod)).all())
+
+
+@pytest.mark.parametrize("flow", [False, True], ids=["variance", "flow"])
+def test_a_boundary_means_the_same_in_every_unit(flow: bool) -> None:
+    schedule = NoiseSchedule(flow_table() if flow else sigmas_of(linear()), flow)
+    gate = float(schedule.sigmas[400])
+    for at, unit in ((400, "timestep"), (400.5 / len(schedule), "fraction"), (gate, "sigma")):
+        assert schedule.boundary(at, unit) == (400, gate)  # type: ignore[arg-type]
+    assert schedule.boundary(0.0, "fraction") == (0, 0.0)
+    assert schedule.boundary(0.0, "sigma") == (0, 0.0)
+    for at, unit in ((1.0, "fraction"), (1e9, "sigma"), (len(schedule), "timestep"), (-1, "sigma")):
+        with pytest.raises(ValueError, match="boundary"):
+            schedule.boundary(at, unit)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unit"):
+        schedule.boundary(1, "percent")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [[1.0], [0.0, 1.0], [2.0, 1.0], [1.0, float("inf")]], ids=str)
+def test_a_table_that_does_not_rise_is_refused(bad: list[float]) -> None:
+    with pytest.raises(ValueError, match="sigmas"):
+        NoiseSchedule(torch.tensor(bad))
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_any_proposal_is_unbiased(count: int) -> None:
+    weights = elbo_weights(linear(40))
+    value = torch.cos(torch.arange(40, dtype=torch.float64)) + 0.3
+    proposal = torch.rand(40, generator=generator(5), dtype=torch.float64) + 0.05
+    timesteps, importance = sample_timesteps(weights, count, 40_000, generator(6), 0, proposal)
+    estimates = (importance.double() * weights[timesteps] * value[timesteps]).sum(1)
+    error = float(estimates.mean()) - float((weights * value).sum())
+    assert abs(error) < 4 * float(estimates.std()) / 40_000**0.5
+    with pytest.raises(ValueError, match="proposal"):
+        sample_timesteps(weights, count, 1, generator(), 0, torch.zeros(40))
