@@ -14,14 +14,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import statistics
 import sys
-import tempfile
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +29,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from served import served  # noqa: E402
+
 from launch.client import Client  # noqa: E402
-from launch.comfyui import find_comfyui, pinned_folder  # noqa: E402
 from launch.package import import_palate  # noqa: E402
-from launch.places import cache_folder  # noqa: E402
-from launch.server import Server, has_accelerator  # noqa: E402
 
 import_palate()
 from palate.core.rater import TASTES, Rater  # noqa: E402
@@ -174,24 +170,6 @@ def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-
-
-@contextmanager
-def served(url: str | None) -> Iterator[Client]:
-    """The ComfyUI at ``url``, or one of our own on a temporary folder."""
-    if url:
-        yield Client(url)
-        return
-    comfyui = find_comfyui(None, os.environ, ROOT) or pinned_folder(cache_folder())
-    with tempfile.TemporaryDirectory(prefix="palate-ed-", ignore_cleanup_errors=True) as base:
-        arguments = [] if has_accelerator(sys.executable) else ["--cpu"]
-        server = Server(comfyui, Path(base), arguments=[*arguments, "--disable-api-nodes"])
-        try:
-            server.start()
-            server.check_nodes()
-            yield server
-        finally:
-            server.stop()
 
 
 def main() -> None:
