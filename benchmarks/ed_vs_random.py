@@ -11,12 +11,13 @@ results/ed_vs_random.json and .png. The embedding of real words needs benchmarks
 
 What the committed run says:
 
-- *transductive* wins and is the default: on real embeddings ahead of random in all three figures
-  at every T, on synthetic concentrated ones in accuracy at every T and in regret but at T = 25;
-  half of the persons reach random's regret at T = 50 with 10 questions. (It was chosen on these
-  same persons; on isotropic features it does not differ from random.)
-- *best option* (EUBO) has the least regret early on, and pays for it: it exploits, its cosine error
-  is no better than random's, and worse on isotropic features.
+- *transductive* learns the taste best: on real embeddings ahead of random in all three figures at
+  every T, on synthetic concentrated ones in accuracy at every T and in regret but at T = 25; half
+  of the persons reach random's regret at T = 50 with 10 questions.
+- *best option* (EUBO) has as little regret, on isotropic features less, and pays for it: it
+  exploits, its cosine error is no better than random's, and worse on isotropic features. It is the
+  default: on real images (`ed_starter.py`) it finds better prompts than random questions, where
+  transductive ones, five persons tried, found no better ones.
 - *information* (BALD) has the best accuracy, and less advantage in regret.
 - The paper's static designs are at best slightly ahead of random: with 50 questions in 384 to 768
   dimensions the prior rules, and a design that treats all differences alike cannot save much.

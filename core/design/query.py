@@ -33,7 +33,7 @@ CHOOSERS: dict[str, Chooser] = {
     "thompson": thompson_arms,
     "transductive": transductive_arms,
 }
-DEFAULT_CRITERION = {"adaptive": "transductive", "static": "V", "random": "none"}
+DEFAULT_CRITERION = {"adaptive": "best option", "static": "V", "random": "none"}
 ADAPTIVE_CRITERIA = (*CHOOSERS, *CRITERIA)
 
 
@@ -73,7 +73,7 @@ def next_query(
 
     mode: "adaptive", "static" or "random". criterion: for static "V" (default), "A" or "D"; for
     adaptive one of ADAPTIVE_CRITERIA, of which "V", "A" and "D" are the paper's design at θ̂,
-    re-optimised from ``design``; the default is the best of `benchmarks/ed_vs_random.py`.
+    re-optimised from ``design``; the default is the best of `benchmarks/ed_starter.py`.
     generator: all randomness, seeded by the number of answers when None. design: pass the last
     query's ``design``: a static one is used as it is, an adaptive one is the start of the next.
     episodes: queries planned in all. Raises ValueError naming what does not fit.
