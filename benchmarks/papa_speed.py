@@ -1,6 +1,7 @@
 """One interaction of PAPA: the authors' procedure against ours, at equal gradient quality.
 
     python benchmarks/papa_speed.py                     # the starter model
+    python benchmarks/papa_speed.py --family noise      # what the one ε an image is worth
     python benchmarks/papa_speed.py --family sd15       # one update at SD1.5's full size
 
 Authors: batch 1, float32, every t of 1000 one by one, one ε an image, 10 images. Ours: M timesteps
@@ -153,7 +154,8 @@ def curve(pieces: Tensor, errors: Tensor, weights: Tensor, seeds: int) -> list[d
     return table
 
 
-def starter(options: argparse.Namespace) -> dict[str, Any]:
+def starter_interaction() -> Interaction:
+    """On the starter model; its adapter stays attached."""
     from palate.starter.generate import Starter
 
     model = Starter.load()
@@ -167,26 +169,55 @@ def starter(options: argparse.Namespace) -> dict[str, Any]:
         return model.predict_noise(x_t, t, context[index])
 
     samples = RatedSamples(x0, torch.tensor([1.0, -1.0] * (IMAGES // 2)), IMAGES)
-    with adapter.attached():
-        first = PapaConfig(steps=4, precision="float32")
-        papa_update(
-            adapter, predict, samples, model.alphas_cumprod, first,
-            generator=generator, measure_drift=False,
-        )  # fmt: skip
-        at = Interaction(adapter, predict, x0, model.alphas_cumprod)
-        idle = peak_memory()
-        authors, measured = at.one_by_one(options.authors_timesteps)
-        memory = {"idle": idle, "authors": peak_memory()}
-        print(f"authors: {authors:.1f} s (measured {measured:.1f} s)", flush=True)
-        half = precision_of(adapter, PapaConfig())
-        timed = []
-        for count in options.timed:
-            for dtype in dict.fromkeys((torch.float32, half)):
-                seconds, vector = at.ours(count, options.rows, dtype)
-                timed.append((count, dtype, seconds, vector))
-                print(f"ours, M = {count}, {dtype}: {seconds:.2f} s", flush=True)
-        memory["ours"] = peak_memory()
-        pieces, errors = at.per_timestep()
+    adapter.attach()
+    first = PapaConfig(steps=4, precision="float32")
+    papa_update(
+        adapter, predict, samples, model.alphas_cumprod, first,
+        generator=generator, measure_drift=False,
+    )  # fmt: skip
+    return Interaction(adapter, predict, x0, model.alphas_cumprod)
+
+
+def noise(options: argparse.Namespace) -> dict[str, Any]:
+    """How far two gradients of one interaction agree when each has noise of its own: mean cosine
+    over the pairs of four draws, one ε an image (the authors') and one ε a timestep."""
+    at, found = starter_interaction(), {}
+    dtype = precision_of(at.adapter, PapaConfig())
+    for name in ("one ε an image", "one ε a timestep"):
+        vectors = []
+        for seed in range(4):
+            generator = torch.Generator().manual_seed(100 + seed)
+            own = name == "one ε a timestep"
+            width = options.noise_timesteps if own else 1
+            at.noise = torch.randn((IMAGES, width, *at.x0.shape[1:]), generator=generator)
+            t, importance = sample_timesteps(at.weights, options.noise_timesteps, 1, generator)
+            vector, _ = at.gradient(
+                torch.arange(IMAGES), t.expand(IMAGES, -1),
+                at.noise.expand(-1, options.noise_timesteps, *at.x0.shape[1:]),
+                importance.expand(IMAGES, -1), last=True, dtype=dtype,
+            )  # fmt: skip
+            vectors.append(vector / vector.norm())
+        products = torch.stack(vectors) @ torch.stack(vectors).T
+        found[name] = float((products.sum() - products.trace()) / 12)
+        print(f"{name}: mean cosine of two draws {found[name]:.3f}", flush=True)
+    return {"timesteps": options.noise_timesteps, "mean_cosine": found}
+
+
+def starter(options: argparse.Namespace) -> dict[str, Any]:
+    at = starter_interaction()
+    idle = peak_memory()
+    authors, measured = at.one_by_one(options.authors_timesteps)
+    memory = {"idle": idle, "authors": peak_memory()}
+    print(f"authors: {authors:.1f} s (measured {measured:.1f} s)", flush=True)
+    half = precision_of(at.adapter, PapaConfig())
+    timed = []
+    for count in options.timed:
+        for dtype in dict.fromkeys((torch.float32, half)):
+            seconds, vector = at.ours(count, options.rows, dtype)
+            timed.append((count, dtype, seconds, vector))
+            print(f"ours, M = {count}, {dtype}: {seconds:.2f} s", flush=True)
+    memory["ours"] = peak_memory()
+    pieces, errors = at.per_timestep()
     whole = pieces.sum(0)
     rows = [
         {
@@ -262,9 +293,10 @@ def sd15(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", choices=["starter", "sd15"], default="starter")
+    parser.add_argument("--family", choices=["starter", "noise", "sd15"], default="starter")
     parser.add_argument("--authors-timesteps", type=int, default=100)
     parser.add_argument("--timed", type=int, nargs="+", default=[16, 64, 128])
+    parser.add_argument("--noise-timesteps", type=int, default=32, help="noise only")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--images", type=int, default=2, help="rated images, sd15 only")
@@ -275,7 +307,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     out = options.out or ROOT / f"benchmarks/results/papa_speed_{options.family}.json"
-    result = {"starter": starter, "sd15": sd15}[options.family](options)
+    result = {"starter": starter, "noise": noise, "sd15": sd15}[options.family](options)
     command = "python benchmarks/papa_speed.py " + " ".join(sys.argv[1:])
     out.write_text(
         json.dumps({"command": command.strip(), "torch": torch.__version__, **result}, indent=1)
