@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...core.fkc import Particles, SamplingStopped, ancestral_kernel, rectified_kernel, sample_fkc
+from ...core.papa.blocks import OutOfPlace
 from ...core.reward import RewardModel
 from .services import interrupted, stop_if_interrupted
 from .training import make_trainable
@@ -52,7 +54,7 @@ def particle_sampler(
         patcher = model.inner_model.model_patcher
         flow = isinstance(patcher.get_model_object("model_sampling"), comfy.model_sampling.CONST)
         reward = _fitting(steering.reward, x) if steering.strength else None
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), _grads(reward):
             if reward is not None:
                 make_trainable(patcher.model.diffusion_model)
                 reward.to(x.device)
@@ -85,6 +87,11 @@ def particle_sampler(
         return particles.x
 
     return comfy.samplers.KSAMPLER(sample)
+
+
+def _grads(reward: RewardModel | None) -> AbstractContextManager[Any]:
+    """Networks written for inference add residuals in place, which gradients can't pass."""
+    return nullcontext() if reward is None else OutOfPlace()
 
 
 def _fitting(reward: RewardModel | None, x: Tensor) -> RewardModel | None:
