@@ -70,6 +70,7 @@ export function likelier(effect) {
 /** @type {Record<string, string>} */
 const NAMES = {
   samples: "Images learnt from",
+  drift: "Drift from the base",
   seconds: "Seconds",
   rolled_back: "Not kept because",
 };
