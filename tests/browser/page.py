@@ -215,8 +215,9 @@ class Page:
         return bool(self.js(script, self.panel))
 
     def press(self, *keys: str) -> None:
+        """Types into whatever has the focus, also if it was drawn anew a moment ago."""
         for key in keys:
-            self.driver.switch_to.active_element.send_keys(key)
+            webdriver.ActionChains(self.driver).send_keys(key).perform()
 
     def marks(self) -> list[str]:
         """What is marked on each image in the order shown: best, liked, disliked, or nothing."""
