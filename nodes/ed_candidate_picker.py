@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -16,7 +14,7 @@ from ..core.pool import pool_features
 from ..core.utility import utility_of
 from . import host
 from .answers_seen import answers_seen
-from .lists import joined, one_each
+from .lists import check_decoded, joined, one_each
 from .wires import CATEGORY, PlanType, TasteType
 
 NAME = "ED Candidate Picker"
@@ -109,11 +107,8 @@ class EDCandidatePicker(io.ComfyNode):
 
 
 def _check(candidates: int, pictures: Tensor | None, count: int) -> None:
-    if pictures is not None and len(pictures) != candidates:
-        raise ValueError(
-            f"{NAME} got {len(pictures)} images and {candidates} latents: connect the latents from "
-            "which these images were decoded."
-        )
+    if pictures is not None:
+        check_decoded(len(pictures), candidates, NAME)
     if candidates < count:
         raise ValueError(
             f"{NAME} is to pick {count} of {candidates} candidates: draw more, or pick fewer."
@@ -130,8 +125,4 @@ def _most_informative(taste: host.Taste, pool: Plan, count: int, criterion: str)
     utility = utility_of(taste.profile, pool.encoder, pool.features.shape[1], pool.scale)
     features = pool.features.double() * pool.scale
     chosen = select_pool(features, count, precision=utility.model.precision(), criterion=criterion)
-    return _in_order(torch.as_tensor(chosen).tolist())
-
-
-def _in_order(indices: Sequence[int]) -> list[int]:
-    return sorted(int(i) for i in indices)
+    return sorted(chosen)

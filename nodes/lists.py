@@ -19,6 +19,15 @@ def joined(batches: Sequence[Tensor], what: str, node: str) -> Tensor:
     return torch.cat(list(batches))
 
 
+def check_decoded(images: int, latents: int, node: str) -> None:
+    """Raises ValueError, in the node's name, unless there is one latent for each image."""
+    if images != latents:
+        raise ValueError(
+            f"{node} got {images} images and {latents} latents: connect the latents from which "
+            "these images were decoded."
+        )
+
+
 def one_each(conditionings: Sequence[list], batches: Sequence[int], node: str) -> list[list]:
     """One conditioning an image, from one for all, one a batch, or one an image.
 

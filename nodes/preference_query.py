@@ -22,7 +22,7 @@ from ..core.rater import Rater
 from ..core.utility import observe
 from . import host, waiting
 from .graph import prompt_texts
-from .lists import joined, one_each
+from .lists import check_decoded, joined, one_each
 from .wires import CATEGORY, Feedback, FeedbackType, PlanType, RaterType, TasteType
 
 NAME = "Preference Query"
@@ -134,11 +134,7 @@ class PreferenceQuery(io.ComfyNode):
 
 
 def _check(pictures: Tensor, samples: Tensor) -> None:
-    if len(pictures) != len(samples):
-        raise ValueError(
-            f"Preference Query got {len(pictures)} images and {len(samples)} latents: connect "
-            "the latents from which these images were decoded."
-        )
+    check_decoded(len(pictures), len(samples), NAME)
     if len(pictures) < 2:
         raise ValueError("Preference Query needs at least two images: raise the batch size.")
 

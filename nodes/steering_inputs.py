@@ -63,12 +63,11 @@ def reward_for(taste: host.Taste, shape: tuple[int, ...]) -> tuple[RewardModel, 
     """The taste's reward for latents of that shape, in the network's space, and its answers."""
     profile = taste.profile
     answers = answers_of(profile, shape, lambda x: host.latent_in(taste.model, x))
-    bar = host.progress_bar(1)
     reward = reward_of(
         profile,
         shape,
         answers,
-        progress=lambda done, total: bar(done, total),
+        progress=host.progress_bar(1),
         should_stop=host.interrupted,
     )
     host.stop_if_interrupted()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -21,6 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+BUNDLED = Path(__file__).resolve().parents[2] / "example_workflows"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 180.0  # seconds; the update trains on whatever cores are free
 SIDEBAR, NODE = ".palate:not(.is-node)", ".palate.is-node"
@@ -104,6 +106,15 @@ class Page:
         """Puts a graph in API format on the canvas."""
         self.js("return app.loadApiJson(arguments[0], 'palate')", graph)
         until("the nodes", lambda: self.js("return app.graph.nodes.length") == len(graph))
+
+    def open_bundled(self, name: str, profile: str) -> dict[str, Any]:
+        """Puts a workflow that comes with the pack on the canvas, with a taste of that name."""
+        workflow: dict[str, Any] = json.loads((BUNDLED / f"{name}.json").read_text("utf-8"))
+        node = next(n for n in workflow["nodes"] if n["type"] == "PalateTasteProfile")
+        node["widgets_values"][0] = profile
+        self.js("return app.loadGraphData(arguments[0], true, true)", workflow)
+        assert self.js("return app.graph.nodes.length") == len(workflow["nodes"])
+        return workflow
 
     def run(self) -> None:
         """Queues the graph with ComfyUI's own keys, from the canvas."""

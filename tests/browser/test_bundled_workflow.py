@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,16 +9,11 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 
-BUNDLED = Path(__file__).resolve().parents[2] / "example_workflows" / "first_taste.json"
 FIT = "const c = app.canvas; c.ds.scale = 0.68; c.ds.offset = [130, 260]; c.draw(true, true)"
 
 
 def test_the_bundled_workflow_runs_and_learns(page: Any, server: Any, profile: str) -> None:
-    workflow = json.loads(BUNDLED.read_text("utf-8"))
-    node = next(n for n in workflow["nodes"] if n["type"] == "PalateTasteProfile")
-    node["widgets_values"][0] = profile
-    page.js("return app.loadGraphData(arguments[0], true, true)", workflow)
-    assert page.js("return app.graph.nodes.length") == len(workflow["nodes"])
+    page.open_bundled("first_taste", profile)
     page.run()
     first = page.question()
     page.sidebar_width(460)

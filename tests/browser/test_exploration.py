@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,18 +10,8 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 
-BUNDLED = Path(__file__).resolve().parents[2] / "example_workflows"
 FIT = "const c = app.canvas; c.ds.scale = 0.74; c.ds.offset = [60, 110]; c.draw(true, true)"
 WORDS = "[data-fold=learnt] .palate-bar"
-
-
-def open_bundled(page: Any, name: str, profile: str) -> dict[str, Any]:
-    workflow = json.loads((BUNDLED / f"{name}.json").read_text("utf-8"))
-    node = next(n for n in workflow["nodes"] if n["type"] == "PalateTasteProfile")
-    node["widgets_values"][0] = profile
-    page.js("return app.loadGraphData(arguments[0], true, true)", workflow)
-    assert page.js("return app.graph.nodes.length") == len(workflow["nodes"])
-    return workflow
 
 
 def bars(page: Any) -> list[dict[str, Any]]:
@@ -43,7 +31,7 @@ def test_a_round_of_the_bundled_exploration_shows_the_words_that_matter(
     page: Any, server: Any, profile: str
 ) -> None:
     until = _page_module().until
-    open_bundled(page, "prompt_exploration", profile)
+    page.open_bundled("prompt_exploration", profile)
     page.run()
     first = page.question()
     page.sidebar_width(460)
@@ -111,7 +99,7 @@ def test_the_words_fit_their_column_in_both_themes(
 
 def test_the_checkpoint_workflow_opens_without_an_error(page: Any, profile: str) -> None:
     page.driver.get_log("browser")
-    workflow = open_bundled(page, "prompt_exploration_checkpoint", profile)
+    workflow = page.open_bundled("prompt_exploration_checkpoint", profile)
     kinds = {node["type"] for node in workflow["nodes"]}
     known = "return arguments[0].filter((kind) => !(kind in LiteGraph.registered_node_types))"
     assert page.js(known, sorted(kinds - {"MarkdownNote"})) == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,21 +9,12 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 
-BUNDLED = Path(__file__).resolve().parents[2] / "example_workflows"
 FIT = "const c = app.canvas; c.ds.scale = 0.78; c.ds.offset = [110, 190]; c.draw(true, true)"
 FIT_ALL = "const c = app.canvas; c.ds.scale = 0.66; c.ds.offset = [130, 220]; c.draw(true, true)"
 
 
-def open_bundled(page: Any, name: str, profile: str) -> None:
-    workflow = json.loads((BUNDLED / f"{name}.json").read_text("utf-8"))
-    node = next(n for n in workflow["nodes"] if n["type"] == "PalateTasteProfile")
-    node["widgets_values"][0] = profile
-    page.js("return app.loadGraphData(arguments[0], true, true)", workflow)
-    assert page.js("return app.graph.nodes.length") == len(workflow["nodes"])
-
-
 def test_the_budget_is_counted_down_in_the_panel(page: Any, profile: str) -> None:
-    open_bundled(page, "label_budget", profile)
+    page.open_bundled("label_budget", profile)
     page.run()
     first = page.question()
     page.wait_text("48 left of the budget", ".palate-header")
@@ -37,7 +26,7 @@ def test_the_budget_is_counted_down_in_the_panel(page: Any, profile: str) -> Non
 
 
 def test_the_flagship_designs_steers_and_learns(page: Any, server: Any, profile: str) -> None:
-    open_bundled(page, "flagship", profile)
+    page.open_bundled("flagship", profile)
     page.run()
     first = page.question()
     prompts = [c["prompt"] for c in server.get(f"/palate/queries/{first}")["candidates"]]

@@ -175,6 +175,23 @@ def test_a_mask_keeps_what_it_covers(lab: Any, flow: Any, rated: str) -> None:
         lab.run(graph)
 
 
+def test_what_a_mask_leaves_open_is_drawn_anew(lab: Any, flow: Any, rated: str) -> None:
+    graph = setting(flow, rated, 1)
+    flow.sampler(graph, "start", ["taste", 0], 3)
+    graph.add("closed", "SolidMask", value=0.0, width=SIZE, height=SIZE)
+    graph.add("open", "SolidMask", value=1.0, width=SIZE // 2, height=SIZE)
+    graph.add(
+        "mask", "MaskComposite", destination=["closed", 0], source=["open", 0], x=0, y=0,
+        operation="add",
+    )  # fmt: skip
+    graph.add("masked", "SetLatentNoiseMask", samples=["start", 0], mask=["mask", 0])
+    particles(graph, latent_image=["masked", 0], particles=2)
+    run = lab.run(graph.save("start"))
+    change = (drawn(run) - drawn(run, "start")).abs()
+    assert float(change[..., 6:].max()) < 1e-4
+    assert float(change[..., :2].mean()) > 0.01
+
+
 def test_more_shown_than_drawn_is_refused_at_once(lab: Any, flow: Any) -> None:
     graph = setting(flow, "impossible", 1)
     particles(graph, particles=2, show=4)

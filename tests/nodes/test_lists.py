@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from palate.nodes.lists import joined, one_each
+from palate.nodes.lists import check_decoded, joined, one_each
 
 
 def test_batches_are_joined_in_their_order() -> None:
@@ -37,3 +37,9 @@ def test_conditionings_go_to_their_images(
 def test_conditionings_that_fit_no_image_are_refused() -> None:
     with pytest.raises(ValueError, match="A Node got 2 conditionings for 3 images"):
         one_each([["a"], ["b"]], [3], "A Node")
+
+
+def test_images_without_their_latents_are_refused() -> None:
+    check_decoded(2, 2, "A Node")
+    with pytest.raises(ValueError, match="A Node got 3 images and 2 latents"):
+        check_decoded(3, 2, "A Node")
