@@ -28,7 +28,7 @@ from launch.package import import_palate  # noqa: E402
 
 import_palate()
 from palate.core.design import PromptSpace, best_prompts  # noqa: E402
-from palate.core.vocabulary import parse_vocabulary  # noqa: E402
+from palate.core.words.vocabulary import parse_vocabulary  # noqa: E402
 
 SLOTS, TOKENS, DIM = 6, 417, 768
 KINDS = ("concentrated", "encoder", "isotropic")

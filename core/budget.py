@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .fkc import Particles
-from .profile_answers import labels_in
+from .profile.answers import labels_in
 from .reward import Answered, RewardModel
 
 Selection = Literal["mean", "ucb", "weight"]

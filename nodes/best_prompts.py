@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..core.learnt import best
-from ..core.lexicon import kept_lexicon
-from ..core.utility import utility_in
+from ..core.words.learnt import best
+from ..core.words.lexicon import kept_lexicon
+from ..core.words.utility import utility_in
 from . import host
 from .answers_seen import answers_seen
 from .wires import CATEGORY, Feedback, FeedbackType, TasteType

@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.design import select_pool
-from ..core.plan import Plan
 from ..core.pool import pool_features
-from ..core.utility import utility_of
+from ..core.words.plan import Plan
+from ..core.words.utility import utility_of
 from . import host
 from .answers_seen import answers_seen
 from .lists import check_decoded, joined, one_each

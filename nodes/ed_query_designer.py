@@ -7,12 +7,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..core.asking import CRITERIA, Settings, next_plan
 from ..core.design import MODES, Advice
-from ..core.learnt import keep_learnt
-from ..core.lexicon import Lexicon
-from ..core.utility import Utility, utility_in
-from ..core.vocabulary import VocabularyError
+from ..core.words.asking import CRITERIA, Settings, next_plan
+from ..core.words.learnt import keep_learnt
+from ..core.words.lexicon import Lexicon
+from ..core.words.utility import Utility, utility_in
+from ..core.words.vocabulary import VocabularyError
 from . import host, vocabularies
 from .answers_seen import answers_seen
 from .reading import read_vocabulary

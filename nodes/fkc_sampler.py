@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..core.reward import RewardModel
-from ..core.taste_reward import latest_shape
+from ..core.reward import RewardModel, latest_shape
 from . import host
 from .answers_seen import answers_seen
 from .steering_inputs import reward_for, settings_of, steering_inputs

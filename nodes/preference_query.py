@@ -15,11 +15,11 @@ from torch import Tensor
 from ..core.choice import ChoiceModel
 from ..core.features import image_features
 from ..core.papa import graded_labels
-from ..core.plan import Plan
 from ..core.profile import AnswerConflict, Query
 from ..core.profile import TasteProfile as Profile
 from ..core.rater import Rater
-from ..core.utility import observe
+from ..core.words.plan import Plan
+from ..core.words.utility import observe
 from . import host, waiting
 from .graph import prompt_texts
 from .lists import check_decoded, joined, one_each

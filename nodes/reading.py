@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.feature_cache import FeatureCache
-from ..core.lexicon import FILE, PROBES, Lexicon, kept_lexicon
 from ..core.profile import TasteProfile
-from ..core.vocabulary import EMPTY, Vocabulary
+from ..core.words.feature_cache import FeatureCache
+from ..core.words.lexicon import FILE, PROBES, Lexicon, kept_lexicon
+from ..core.words.vocabulary import EMPTY, Vocabulary
 from . import host
 
 

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from ..core.learnt import learnt
 from ..core.profile import (
     AnswerConflict,
     InvalidAnswer,
@@ -31,6 +30,7 @@ from ..core.profile import (
     UnknownQuery,
     UnknownRevision,
 )
+from ..core.words.learnt import learnt
 
 MAX_BODY = 64 * 1024
 STATES = ("pending", "answered", "used", "skipped", "all")

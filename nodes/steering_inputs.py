@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..core.reward import Answered, RewardModel
-from ..core.taste_reward import answers_of, reward_of
+from ..core.reward import Answered, RewardModel, answers_of, reward_of
 from . import host
 
 STRENGTH = 3.0

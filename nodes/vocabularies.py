@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..core.vocabulary import Vocabulary, VocabularyError, parse_vocabulary
+from ..core.words.vocabulary import Vocabulary, VocabularyError, parse_vocabulary
 from . import host
 
 OWN_TEXT = "the text below"

@@ -11,8 +11,8 @@ import comfy.utils
 import folder_paths
 from server import PromptServer
 
-from ...core.feature_cache import FeatureCache
 from ...core.profile import ProfileStore
+from ...core.words.feature_cache import FeatureCache
 
 
 def store() -> ProfileStore:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from palate.core import choice_posterior
 from palate.core.choice import ChoiceModel
+from palate.core.choice import posterior as choice_posterior
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -37,7 +37,7 @@ def test_the_span_of_the_answers_gives_what_the_full_space_gives(
 ) -> None:
     """Dual against primal: θ̂, intercept, spreads and precision are equal to rounding."""
     dual = answered(40, picks, likes=likes)
-    monkeypatch.setattr("palate.core.choice.row_space", lambda rows: None)
+    monkeypatch.setattr("palate.core.choice.model.row_space", lambda rows: None)
     primal = answered(40, picks, likes=likes)
     probe = random(25, 40, seed=9)
     torch.testing.assert_close(dual.theta, primal.theta, rtol=0, atol=1e-9)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from palate.core.profile import InvalidAnswer, ProfileError
-from palate.core.profile_answers import check_answer, check_kinds, labels_in
+from palate.core.profile.answers import check_answer, check_kinds, labels_in
 
 EVERY_KIND = ("pick", "rank", "rate", "skip")
 

@@ -59,7 +59,7 @@ def die_at_line(number):
     def trace(frame, event, arg):
         nonlocal lines
         code = frame.f_code.co_filename
-        if os.path.basename(code).startswith("profile") and "core" in code:
+        if os.path.basename(os.path.dirname(code)) == "profile":
             if event == "line":
                 lines += 1
                 if lines == number:

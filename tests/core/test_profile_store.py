@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from palate.core import profile_database
 from palate.core.profile import (
     AnswerConflict,
     InvalidName,
@@ -27,6 +26,7 @@ from palate.core.profile import (
     UnknownProfile,
     UnknownQuery,
 )
+from palate.core.profile import database as profile_database
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -467,7 +467,7 @@ def test_the_tables_are_also_postgresql(store: ProfileStore) -> None:
         assert str(CreateTable(table).compile(dialect=dialect)).strip().startswith("CREATE TABLE")
         for index in table.indexes:
             assert str(CreateIndex(index).compile(dialect=dialect))
-    core = Path(profile_database.__file__).parent
-    for path in core.glob("profile*.py"):
-        if path.name != "profile_database.py":
+    package = Path(profile_database.__file__).parent
+    for path in package.glob("*.py"):
+        if path.name != "database.py":
             assert "exec_driver_sql" not in path.read_text(encoding="utf-8")

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from palate.core.asking import Settings, next_plan
 from palate.core.choice import ChoiceModel
-from palate.core.feature_cache import FeatureCache
-from palate.core.learnt import MANY, best, keep_learnt, learnt, word_effects
-from palate.core.lexicon import FILE, Lexicon, kept_lexicon, same_encoder
-from palate.core.plan import Plan
 from palate.core.pool import latent_features, pool_features
 from palate.core.profile import ProfileStore, TasteProfile
-from palate.core.utility import keep_utility, utility_in
-from palate.core.vocabulary import parse_vocabulary
+from palate.core.words.asking import Settings, next_plan
+from palate.core.words.feature_cache import FeatureCache
+from palate.core.words.learnt import MANY, best, keep_learnt, learnt, word_effects
+from palate.core.words.lexicon import FILE, Lexicon, kept_lexicon, same_encoder
+from palate.core.words.plan import Plan
+from palate.core.words.utility import keep_utility, utility_in
+from palate.core.words.vocabulary import parse_vocabulary
 
 DIM = 12
 TEXT = """

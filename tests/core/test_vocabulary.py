@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from palate.core.vocabulary import EMPTY, VocabularyError, label, parse_vocabulary
+from palate.core.words.vocabulary import EMPTY, VocabularyError, label, parse_vocabulary
 from palate.starter import vocabulary as grammar
 
 SHIPPED = Path(__file__).resolve().parents[2] / "vocabularies"

@@ -16,10 +16,10 @@ import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from filelock import FileLock
-from palate.core.lexicon import FILE, Lexicon
-from palate.core.plan import Plan
 from palate.core.profile import ProfileStore, Query
-from palate.core.vocabulary import parse_vocabulary
+from palate.core.words.lexicon import FILE, Lexicon
+from palate.core.words.plan import Plan
+from palate.core.words.vocabulary import parse_vocabulary
 from palate.nodes.routes import MAX_BODY, register
 from PIL import Image
 

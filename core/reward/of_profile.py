@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .profile import Query, TasteProfile
-from .reward import Answered, RewardModel
+from ..profile import Query, TasteProfile
+from .model import Answered, RewardModel
 
 FILE = "reward"
 LATENTS = "latents"

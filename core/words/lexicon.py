@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .design import PromptSpace
-from .profile import TasteProfile
+from ..design import PromptSpace
+from ..profile import TasteProfile
 from .vocabulary import EMPTY, Slot, Vocabulary
 
 PROBES = ("a portrait", "the sea", "red", "at night")

@@ -19,11 +19,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from .choice import ChoiceModel
+from ..choice import ChoiceModel
+from ..papa import graded_labels
+from ..profile import Query, TasteProfile
 from .lexicon import Lexicon
-from .papa import graded_labels
 from .plan import FEATURES
-from .profile import Query, TasteProfile
 
 L2 = 1.0  # prior precision of θ, where a word's feature has length 1 on average
 FILE = "utility"

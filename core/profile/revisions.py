@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, func, select
 from torch import Tensor
 
-from . import profile_database as db
-from . import profile_files as files
-from .profile_folder import plain_json
-from .profile_queries import ACTIVE, RATINGS, QueryLog
-from .profile_types import ProfileError, Revision, UnknownRevision
+from . import database as db
+from . import files
+from .folder import plain_json
+from .queries import ACTIVE, RATINGS, QueryLog
+from .types import ProfileError, Revision, UnknownRevision
 
 _NEWEST = select(func.max(db.revisions.c.number))
 _PARTS = ("adapter.", "optimizer.")

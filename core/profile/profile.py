@@ -1,15 +1,4 @@
-"""Taste profiles on disk: ratings log, pending questions, adapter revisions.
-
->>> store = ProfileStore(folder)
->>> profile = store.open("Warm colours")
->>> query = profile.ask(images, {"latents": latents}, prompts, generator=generator)
->>> profile.answer(query.id, {"kind": "pick", "winner": 2})
->>> profile.commit_revision(adapter, optimizer, used=[query.id], report={}, metadata={})
-
-An answer is on the disk when ``answer`` has returned, a revision when ``commit_revision`` has. A
-process that dies at any moment loses nothing that was acknowledged; what it had half written is
-never listed, and is removed when the profile is opened again.
-"""
+"""One taste's profile, and the store that opens profiles by name."""
 
 from __future__ import annotations
 
@@ -20,39 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .profile_folder import DATABASE
-from .profile_revisions import RevisionLog
-from .profile_types import (
-    AnswerConflict,
-    Candidate,
-    InvalidAnswer,
+from .folder import DATABASE
+from .revisions import RevisionLog
+from .types import (
     InvalidName,
-    ProfileBusy,
     ProfileError,
     Query,
-    Revision,
     UnknownProfile,
     UnknownQuery,
-    UnknownRevision,
     check_name,
 )
-
-__all__ = [
-    "AnswerConflict",
-    "Candidate",
-    "InvalidAnswer",
-    "InvalidName",
-    "ProfileBusy",
-    "ProfileError",
-    "ProfileStore",
-    "Query",
-    "Revision",
-    "TasteProfile",
-    "UnknownProfile",
-    "UnknownQuery",
-    "UnknownRevision",
-    "check_name",
-]
 
 BUDGET = "label_budget"  # a setting: how many ratings the person is willing to give in all
 

@@ -14,9 +14,9 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.engine import URL
 from torch import Tensor
 
-from . import profile_database as db
-from . import profile_files as files
-from .profile_types import ProfileBusy, ProfileError
+from . import database as db
+from . import files
+from .types import ProfileBusy, ProfileError
 
 DATABASE = "profile.sqlite"
 _LOCK = "profile.lock"

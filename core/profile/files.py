@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from .profile_types import ProfileError
+from .types import ProfileError
 
 try:
     import fcntl

@@ -14,11 +14,11 @@ import torch
 from sqlalchemy import ColumnElement, Row, func, select
 from torch import Tensor
 
-from . import profile_database as db
-from . import profile_files as files
-from .profile_answers import SOURCES, check_answer, check_kinds, labels_in
-from .profile_folder import ProfileFolder, plain_json
-from .profile_types import AnswerConflict, Candidate, ProfileError, Query, UnknownQuery
+from . import database as db
+from . import files
+from .answers import SOURCES, check_answer, check_kinds, labels_in
+from .folder import ProfileFolder, plain_json
+from .types import AnswerConflict, Candidate, ProfileError, Query, UnknownQuery
 
 STATES = ("pending", "answered", "used", "skipped")
 RATINGS = select(func.coalesce(func.sum(db.queries.c.labels), 0))

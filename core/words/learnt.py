@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from .design import Advice, best_prompts, stopping_advice
-from .design.advice import HORIZON
+from ..design import Advice, best_prompts, stopping_advice
+from ..design.advice import HORIZON
+from ..profile import TasteProfile
 from .lexicon import Lexicon, kept_lexicon, prompt_space
-from .profile import TasteProfile
 from .utility import FILE, Utility, keep_utility, utility_in
 from .vocabulary import EMPTY, Vocabulary, label
 

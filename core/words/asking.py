@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from .design import ADAPTIVE_CRITERIA, MODES, Design, PromptSpace, next_query
+from ..design import ADAPTIVE_CRITERIA, MODES, Design, PromptSpace, next_query
+from ..profile import TasteProfile
 from .lexicon import Lexicon, prompt_space
 from .plan import FEATURES, Plan
-from .profile import TasteProfile
 from .utility import Utility
 
 AUTOMATIC = "automatic"

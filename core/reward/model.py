@@ -1,9 +1,4 @@
-"""A small reward network on latents, learnt from a profile's answers, for the FKC sampler.
-
-An ensemble of convolutional heads, conditioned on σ, trained from scratch in seconds. Picks and
-rankings are Plackett–Luce, likes and stars logistic; each head leaves out one fold of the queries,
-and what the heads say about the fold they have not seen calibrates the whole.
-"""
+"""The reward model: an ensemble of heads, its training and its calibration."""
 
 from __future__ import annotations
 
@@ -15,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr
 
-from .reward_data import RatedLatents, choice_loss, held_out_margins, spread_within_queries
-from .reward_network import HeadStack
+from .data import RatedLatents, choice_loss, held_out_margins, spread_within_queries
+from .network import HeadStack
 
 Answered = tuple[Tensor, Mapping[str, Any]]
 

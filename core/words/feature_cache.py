@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import profile_files as files
+from ..profile import files
 
 
 class FeatureCache:

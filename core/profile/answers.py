@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .profile_types import InvalidAnswer, ProfileError
+from .types import InvalidAnswer, ProfileError
 
 KINDS = ("pick", "rank", "rate", "skip")
 SOURCES = ("person", "simulated")

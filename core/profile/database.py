@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from .profile_types import ProfileError
+from .types import ProfileError
 
 SCHEMA_VERSION = 1
 _WRITES = "palate_writes"

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .choice_posterior import Answers, Posterior, row_space
+from .posterior import Answers, Posterior, row_space
 
 INTERCEPT_SCALE = 10.0  # the intercept is 10·(one more coordinate): its prior precision is λ/100
 
