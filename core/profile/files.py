@@ -156,21 +156,24 @@ def read_tensors(
         raise ValueError(str(error)) from error
 
 
-def to_pixels(images: Tensor) -> np.ndarray:
-    """Return images (K, H, W, 3) in [0, 1] as bytes (K, H, W, 3); raises ProfileError otherwise."""
+def to_pixels(images: Tensor, of: str = "a question") -> np.ndarray:
+    """Return images (K, H, W, 3) in [0, 1] as bytes (K, H, W, 3); raises ProfileError otherwise.
+
+    ``of`` says in the message what the images belong to.
+    """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[-1] != 3:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise ProfileError(
-            f"The images of a question are a batch of RGB images (K, height, width, 3), not "
+            f"The images of {of} are a batch of RGB images (K, height, width, 3), not "
             f"{shape}: connect the IMAGE output of a VAE Decode, without an alpha channel."
         )
     if 0 in images.shape or not images.is_floating_point():
-        raise ProfileError("The images of a question must be non-empty and hold values in [0, 1].")
+        raise ProfileError(f"The images of {of} must be non-empty and hold values in [0, 1].")
     values = images.detach().float().cpu()
     bad = ~torch.isfinite(values).flatten(1).all(dim=1)
     if bad.any():
         raise ProfileError(
-            f"Image {int(bad.nonzero()[0])} of the question holds NaN or infinite pixels: the "
+            f"Image {int(bad.nonzero()[0])} of {of} holds NaN or infinite pixels: the "
             "model or the VAE overflowed. Try a lower strength, or run the VAE in fp32."
         )
     return np.asarray((values.clamp(0, 1) * 255).round().to(torch.uint8).numpy())

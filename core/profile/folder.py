@@ -21,13 +21,15 @@ from .types import ProfileBusy, ProfileError
 DATABASE = "profile.sqlite"
 _LOCK = "profile.lock"
 _QUERY_ID = re.compile(r"[0-9a-f]{32}")
+_NUMBER = re.compile(r"[0-9]{6,}")
 _FILE = re.compile(r"[a-z][a-z_]{0,31}")
 _SETTING = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NEWEST = select(func.max(db.revisions.c.number))
 
 
 class ProfileFolder:
-    """``profile.sqlite``, ``profile.lock``, ``queries/<id>/`` and ``revisions/000001.safetensors``.
+    """``profile.sqlite``, ``profile.lock``, ``queries/<id>/``, ``revisions/000001.safetensors`` and
+    ``previews/000001/``.
 
     The database is what counts: files are written before the row that lists them, so a file
     without a row is a crash's leftover, and a row without its file cannot come from a crash.
@@ -43,6 +45,7 @@ class ProfileFolder:
         self.folder = folder
         self._queries = folder / "queries"
         self._revisions = folder / "revisions"
+        self._previews = folder / "previews"
         url = URL.create("sqlite", database=str(folder / DATABASE))
         self._database = db.Database(url, name)
         self._filing = threading.RLock()  # one new query or revision at a time
@@ -116,6 +119,9 @@ class ProfileFolder:
     def _revision_path(self, number: int) -> Path:
         return self._revisions / f"{number:06d}.safetensors"
 
+    def _preview_path(self, number: int) -> Path:
+        return self._previews / f"{number:06d}"
+
     def _take_lock(self, patience: float) -> None:
         try:
             self._lock.acquire(timeout=patience)
@@ -139,12 +145,14 @@ class ProfileFolder:
         files.sync_folder(self.folder)
         self._remove_leftovers()
 
-    def _places(self) -> tuple[Path, Path]:
-        return self._queries, self._revisions
+    def _places(self) -> tuple[Path, ...]:
+        return self._queries, self._revisions, self._previews
 
     def _remove_leftovers(self) -> None:
         with self._database.read() as connection:
             listed = set(connection.execute(select(db.queries.c.id)).scalars())
+            numbers = connection.execute(select(db.revisions.c.number)).scalars()
+            shown = {self._preview_path(number).name for number in numbers}
         files.remove_leftovers(
             self._queries, lambda name: bool(_QUERY_ID.fullmatch(name)) and name not in listed
         )
@@ -152,6 +160,10 @@ class ProfileFolder:
         # put back from an older backup, and trained weights are not ours to throw away.
         stray = self._revision_path(self._scalar(_NEWEST) + 1).name
         files.remove_leftovers(self._revisions, lambda name: name == stray)
+        # Pictures can be drawn again, and must not be taken for those of a revision to come.
+        files.remove_leftovers(
+            self._previews, lambda name: bool(_NUMBER.fullmatch(name)) and name not in shown
+        )
 
 
 def plain_json(value: Any, what: str, *, finite: bool = True) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .folder import DATABASE
-from .revisions import RevisionLog
+from .previews import PreviewLog
 from .types import (
     InvalidName,
     ProfileError,
@@ -23,7 +23,7 @@ from .types import (
 BUDGET = "label_budget"  # a setting: how many ratings the person is willing to give in all
 
 
-class TasteProfile(RevisionLog):
+class TasteProfile(PreviewLog):
     """Everything known about one taste, in one folder that one process at a time may open.
 
     Opened through ProfileStore. Every method may be called from any thread, and raises

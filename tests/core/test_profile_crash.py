@@ -20,6 +20,7 @@ from sqlite3 import Connection
 import pytest
 import torch
 from palate.core.profile import ProfileStore, TasteProfile
+from palate.core.profile.files import decode_png
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kill -9 and fork are POSIX")
 
@@ -53,6 +54,9 @@ def live(root, value, rounds):
         revision = profile.commit_revision(weights, {"m": -weights["w"]}, used=[query.id],
                                            report={"value": value}, metadata={})
         say("committed", revision.number, value)
+        profile.keep_previews(revision.number, images.flip(0))
+        assert len(profile.previews(revision.number)) == 2
+        say("previewed", revision.number, value)
 
 def die_at_line(number):
     lines = 0
@@ -90,6 +94,7 @@ class Promised:
     asked: dict[str, int] = field(default_factory=dict)
     answered: dict[str, int] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
+    previewed: dict[int, int] = field(default_factory=dict)
     lived: bool = False
 
     def note(self, line: str) -> None:
@@ -100,6 +105,8 @@ class Promised:
             self.answered[words[0]] = int(words[1])
         elif what == "committed":
             self.committed[int(words[0])] = int(words[1])
+        elif what == "previewed":
+            self.previewed[int(words[0])] = int(words[1])
         elif what == "lived":
             self.lived = True
 
@@ -168,14 +175,23 @@ def check_promises(profile: TasteProfile, promised: Promised) -> None:
         adapter, optimizer = profile.load_revision(number)
         assert torch.equal(adapter["w"], torch.full((5000,), float(value)))
         assert torch.equal(optimizer["m"], -adapter["w"])
+    for number, value in promised.previewed.items():
+        check_previews(profile, number, value)
+
+
+def images_of(value: int) -> torch.Tensor:
+    return torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(value))
 
 
 def check_candidates(profile: TasteProfile, query_id: str, value: int) -> None:
-    generator = torch.Generator().manual_seed(value)
-    images = torch.rand(2, 16, 16, 3, generator=generator)
-    assert (profile.images(query_id) - images).abs().max() <= 0.5 / 255 + 1e-6
+    assert (profile.images(query_id) - images_of(value)).abs().max() <= 0.5 / 255 + 1e-6
     latents = profile.tensors(query_id)["latents"]
     assert torch.equal(latents, torch.full((2, 4, 64), float(value)))
+
+
+def check_previews(profile: TasteProfile, number: int, value: int) -> None:
+    pictures = [decode_png(path.read_bytes()) for path in profile.previews(number)]
+    assert (torch.stack(pictures) - images_of(value).flip(0)).abs().max() <= 0.5 / 255 + 1e-6
 
 
 def check_nothing_is_half(profile: TasteProfile) -> None:
@@ -188,6 +204,12 @@ def check_nothing_is_half(profile: TasteProfile) -> None:
         revision.path for revision in revisions if revision.path
     }
     assert [revision.number for revision in revisions] == list(range(len(revisions)))
+    with_previews = [revision for revision in revisions if profile.previews(revision.number)]
+    assert {entry.name for entry in (profile.folder / "previews").iterdir()} == {
+        f"{revision.number:06d}" for revision in with_previews
+    }
+    for revision in with_previews[-2:]:
+        check_previews(profile, revision.number, revision.report["value"])
     newest = revisions[-1]
     assert profile.active == newest
     if newest.number:
@@ -224,7 +246,7 @@ def test_killed_at_random_moments_again_and_again(server: Server, tmp_path: Path
             tmp_path,
             value=1000 * life,
             rounds=1000,
-            promises=moments.randint(0, 7),
+            promises=moments.randint(0, 9),
             delay=moments.uniform(0, 0.015),
         )
         assert not promised.lived
@@ -236,16 +258,18 @@ def test_killed_at_random_moments_again_and_again(server: Server, tmp_path: Path
         everything.asked |= promised.asked
         everything.answered |= promised.answered
         everything.committed |= promised.committed
+        everything.previewed |= promised.previewed
         store.close()
     profile = store.open("taste")
     check_promises(profile, everything)
     check_nothing_is_half(profile)
     assert len(everything.committed) > 10
+    assert len(everything.previewed) > 10
     store.close()
 
 
 def test_killed_at_every_kind_of_line(server: Server, tmp_path: Path) -> None:
-    """From the creation of a profile to its first revision, one death every few lines of code."""
+    """From the creation of a profile to its first previews, one death every few lines of code."""
     stages = set()
     line, step = 1, 17
     while True:
@@ -257,12 +281,13 @@ def test_killed_at_every_kind_of_line(server: Server, tmp_path: Path) -> None:
         profile = store.open("taste")
         check_promises(profile, promised)
         check_nothing_is_half(profile)
-        stages.add((len(profile.queries()), profile.rounds, len(profile.revisions())))
+        seen = sum(len(profile.previews(revision.number)) for revision in profile.revisions())
+        stages.add((len(profile.queries()), profile.rounds, len(profile.revisions()), seen))
         check_life_goes_on(profile)
         store.close()
         line += step
     assert line > 300
-    assert stages == {(0, 0, 1), (1, 0, 1), (1, 1, 1), (1, 1, 2)}
+    assert stages == {(0, 0, 1, 0), (1, 0, 1, 0), (1, 1, 1, 0), (1, 1, 2, 0), (1, 1, 2, 2)}
 
 
 def disk_calls(work: Callable[[], object]) -> list[str]:
@@ -299,4 +324,7 @@ def test_a_power_cut_finds_files_flushed_before_the_row_that_lists_them(tmp_path
         lambda: profile.commit_revision(weights, {}, used=(), report={}, metadata={})
     )
     assert committed[:4] == ["fsync", "replace", "fsync", "commit"]
+    previewed = disk_calls(lambda: profile.keep_previews(1, images))
+    two_files_and_their_folder = ["fsync"] * 3
+    assert previewed[:5] == [*two_files_and_their_folder, "rename", "fsync"]
     store.close()
