@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -31,12 +32,15 @@ from ..core.profile import (
     UnknownRevision,
 )
 from ..core.words.learnt import learnt
+from .thumbnails import Thumbnails, image_url, preview_file
 
 MAX_BODY = 64 * 1024
 STATES = ("pending", "answered", "used", "skipped", "all")
 QUERY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
-# The images of a question never change and its id is never used again.
+# The images of a question never change and its id is never used again. A revision's previews never
+# change either, and their address carries when the revision was made.
 IMAGE_HEADERS = {
     "Content-Type": "image/png",
     "Cache-Control": "private, max-age=31536000, immutable",
@@ -72,6 +76,7 @@ def register(
     """
     routes = server.routes
     owners: dict[str, str] = {}  # the profile of each query that was listed
+    thumbnails = Thumbnails()
 
     @routes.get("/palate/queries")
     @_errors_as_json
@@ -121,7 +126,17 @@ def register(
     @_errors_as_json
     async def get_profile(request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        return _json(await asyncio.to_thread(_summarise, store, name))
+        return _json(await asyncio.to_thread(_summarise, store, thumbnails, name))
+
+    @routes.get("/palate/profiles/{name}/revisions/{revision}/preview/{index}")
+    @_errors_as_json
+    async def get_preview(request: web.Request) -> web.StreamResponse:
+        revision, index = _number(request, "revision"), _number(request, "index")
+        name = request.match_info["name"]
+        path = await asyncio.to_thread(_find_preview, store, name, revision, index)
+        if path is None:
+            raise Refusal(404, f"No preview {index} was drawn of revision {revision}.")
+        return web.FileResponse(path, headers=IMAGE_HEADERS)
 
     @routes.post("/palate/profiles/{name}/revision")
     @_errors_as_json
@@ -145,7 +160,7 @@ def query_json(query: Query) -> dict[str, Any]:
         "candidates": [
             {
                 "index": index,
-                "image_url": f"/palate/queries/{query.id}/image/{index}",
+                "image_url": image_url(query, index),
                 "prompt": by_index[index].prompt,
             }
             for index in query.order
@@ -197,9 +212,16 @@ def _activate(store: ProfileStore, name: str, number: int) -> int:
         return profile.activate(number).number
 
 
-def _summarise(store: ProfileStore, name: str) -> dict[str, Any]:
+def _summarise(store: ProfileStore, thumbnails: Thumbnails, name: str) -> dict[str, Any]:
     with store.look_into(name) as profile:
-        return {**profile.summary(), "learnt": learnt(profile)}
+        summary = profile.summary()
+        revisions = thumbnails.with_pictures(profile, summary["revisions"])
+        return {**summary, "revisions": revisions, "learnt": learnt(profile)}
+
+
+def _find_preview(store: ProfileStore, name: str, revision: int, index: int) -> Path | None:
+    with store.look_into(name) as profile:
+        return preview_file(profile, revision, index)
 
 
 def _list_profiles(store: ProfileStore) -> list[dict[str, Any]]:
@@ -236,6 +258,13 @@ def _query_id(request: web.Request) -> str:
     if not QUERY_ID.fullmatch(query_id):
         raise Refusal(404, "There is no such question.")
     return query_id
+
+
+def _number(request: web.Request, part: str) -> int:
+    text = request.match_info[part]
+    if not NUMBER.fullmatch(text):
+        raise Refusal(404, f"There is no {part} {text[:20]!r}.")
+    return int(text)
 
 
 async def _read_object(request: web.Request) -> dict[str, Any]:

@@ -490,6 +490,120 @@ async def test_a_malformed_revision_is_400(panel: Panel, body: object) -> None:
     assert panel.server.events == []
 
 
+# -- pictures of revisions -------------------------------------------------------------------------
+
+
+def pictures(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(seed))
+
+
+async def revisions_of(panel: Panel, profile: str = "warm") -> list[dict[str, Any]]:
+    return list((await panel.get(f"/palate/profiles/{profile}"))["revisions"])
+
+
+@with_panel
+async def test_previews_are_served_in_the_order_of_their_seeds(panel: Panel) -> None:
+    await panel.answer(panel.ask(0, "w a.r-m_"), {"kind": "pick", "winner": 0})
+    number = panel.learn("w a.r-m_")
+    taste = panel.store.open("w a.r-m_")
+    assert [line["previews"] for line in await revisions_of(panel, "w a.r-m_")] == [[], []]
+    taste.keep_previews(0, pictures(2))
+    taste.keep_previews(number, pictures(3, seed=1))
+    shown = await revisions_of(panel, "w a.r-m_")
+    assert [len(line["previews"]) for line in shown] == [2, 3]
+    assert [line["thumbnail"] for line in shown] == [line["previews"][0] for line in shown]
+    for line in shown:
+        files = taste.previews(line["revision"])
+        for url, path in zip(line["previews"], files, strict=True):
+            response = await panel.client.get(url)
+            assert response.status == 200
+            assert response.content_type == "image/png"
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert "immutable" in response.headers["Cache-Control"]
+            assert await response.read() == path.read_bytes()
+
+
+@with_panel
+async def test_another_taste_of_the_same_name_is_not_shown_from_a_cache(panel: Panel) -> None:
+    panel.store.open("warm").keep_previews(0, pictures(1))
+    before = (await revisions_of(panel))[0]["previews"]
+    panel.store.close()
+    shutil.rmtree(panel.root / "warm")
+    panel.store.open("warm")
+    assert (await revisions_of(panel))[0]["previews"] == []
+    panel.store.open("warm").keep_previews(0, pictures(1, seed=1))
+    after = (await revisions_of(panel))[0]["previews"]
+    assert after
+    assert set(after).isdisjoint(before)
+
+
+@with_panel
+async def test_without_previews_the_best_liked_image_stands_for_a_revision(panel: Panel) -> None:
+    lessons: list[tuple[list[dict[str, Any]], tuple[int, int] | None]] = [
+        ([{"kind": "pick", "winner": 2}], (0, 2)),
+        ([{"kind": "rate", "ratings": [-1, 0.25, 0.75]}], (0, 2)),
+        ([{"kind": "rate", "ratings": [None, 0.25, None]}, {"kind": "pick", "winner": 1}], (1, 1)),
+        ([{"kind": "rate", "ratings": [-1, None, -0.5]}], None),  # nothing was liked
+    ]
+    expected: list[str | None] = [None]
+    seed = 0
+    for answers, best in lessons:
+        asked = []
+        for answer in answers:
+            seed += 1
+            asked.append(panel.ask(seed))
+            await panel.answer(asked[-1], answer)
+        panel.learn()
+        expected.append(best and f"/palate/queries/{asked[best[0]].id}/image/{best[1]}")
+    shown = await revisions_of(panel)
+    assert [line["thumbnail"] for line in shown] == expected
+    assert (await panel.client.get(shown[1]["thumbnail"])).status == 200
+    panel.store.open("warm").keep_previews(1, pictures(1))
+    shown = await revisions_of(panel)
+    assert shown[1]["thumbnail"] == shown[1]["previews"][0]
+    assert [line["thumbnail"] for line in shown[2:]] == expected[2:]
+
+
+@with_panel
+async def test_a_revision_tells_what_its_update_did_and_where_it_branched_off(panel: Panel) -> None:
+    await panel.answer(panel.ask(0), {"kind": "pick", "winner": 0})
+    panel.learn()
+    await panel.post("/palate/profiles/warm/revision", {"revision": 0})
+    await panel.answer(panel.ask(1), {"kind": "pick", "winner": 0})
+    panel.learn()
+    shown = await revisions_of(panel)
+    assert [(line["revision"], line["parent"]) for line in shown] == [(0, None), (1, 0), (2, 0)]
+    assert [line["report"] for line in shown[1:]] == [{"loss": 0.5}, {"loss": 0.5}]
+
+
+@with_panel
+async def test_reading_previews_writes_nothing(panel: Panel) -> None:
+    panel.store.open("warm").keep_previews(0, pictures(2))
+    before = files_below(panel.root)
+    for url in (await revisions_of(panel))[0]["previews"]:
+        assert (await panel.client.get(url)).status == 200
+    await panel.get("/palate/profiles/warm/revisions/0/preview/7", 404)
+    assert files_below(panel.root) == before
+    assert panel.server.events == []
+
+
+@with_panel_over(
+    "place",
+    ["0/preview/2", "1/preview/0", "7/preview/0", "-1/preview/0", "00/preview/0", "+0/preview/0",
+     "0/preview/-1", "0/preview/00", "0/preview/0.png", "0/preview/1e0", "1e0/preview/0",
+     f"{10**9}/preview/0", f"0/preview/{10**9}", f"{2**40}/preview/0", "0/preview/%30%2e%70ng",
+     "0/preview/..", "0/preview/%2e%2e%2fprofile.sqlite", "..%2f..%2f/preview/0",
+     "%2e%2e/preview/0", "0%00/preview/0", "\u0660/preview/0"],
+)  # fmt: skip
+async def test_a_preview_that_is_not_there_is_404(panel: Panel, place: str) -> None:
+    await panel.answer(panel.ask(0), {"kind": "pick", "winner": 0})
+    panel.learn()
+    panel.store.open("warm").keep_previews(0, pictures(2))
+    response = await panel.client.get(f"/palate/profiles/warm/revisions/{place}")
+    assert response.status == 404
+    assert b"PNG" not in await response.read()
+
+
 # -- who may write, and how much -------------------------------------------------------------------
 
 
@@ -593,6 +707,7 @@ async def test_a_profile_name_is_never_a_path(panel: Panel, name: str) -> None:
     before = files_below(panel.root.parent)
     for response in (
         await panel.client.get(f"/palate/profiles/{name}"),
+        await panel.client.get(f"/palate/profiles/{name}/revisions/0/preview/0"),
         await panel.client.post(
             f"/palate/profiles/{name}/revision", data=b'{"revision": 0}', headers=JSON
         ),
