@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..core.papa import PapaConfig, RatedSamples, UpdateReport, graded_labels, papa_update
-from ..core.profile import Query, Revision
+from ..core.papa import PapaConfig, UpdateReport, papa_update
+from ..core.profile import Revision
 from . import host
+from .lessons import REMEMBERED, Lesson, lessons_of, remembered, samples_of
+from .previews import Previews
 from .wires import CATEGORY, Feedback, FeedbackType, TasteType
 
 DEFAULTS = PapaConfig()
-REMEMBERED = 96  # earlier rated images that replay may draw from
-
-
-class Rated(NamedTuple):
-    """One rated image, and the query in which it was rated."""
-
-    latent: torch.Tensor
-    label: torch.Tensor
-    query: str
-    conditioning: list
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Freshly rated images of one size, and the queries that they come from."""
-
-    queries: list[Query] = field(default_factory=list)
-    images: list[Rated] = field(default_factory=list)
 
 
 class PAPAUpdate(io.ComfyNode):
@@ -93,6 +76,39 @@ class PAPAUpdate(io.ComfyNode):
                     tooltip="Hinge stops pushing a disliked image away once it is far "
                     "enough, which keeps image quality. None is the paper's.",
                 ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="With a VAE, each revision draws the same few pictures: the panel's "
+                    "history shows them, and so does the report. Without one nothing is drawn.",
+                ),
+                io.Int.Input(
+                    "previews",
+                    default=2,
+                    min=0,
+                    max=8,
+                    optional=True,
+                    tooltip="Pictures each revision draws, at the seeds 0, 1, … and with the "
+                    "prompts of your first answer, which never change. 0 draws none.",
+                ),
+                io.Int.Input(
+                    "preview_steps",
+                    default=12,
+                    min=1,
+                    max=100,
+                    optional=True,
+                    tooltip="Sampling steps of a preview. Fewer are faster and rougher.",
+                ),
+                io.Float.Input(
+                    "preview_cfg",
+                    default=3.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.5,
+                    optional=True,
+                    tooltip="Guidance of a preview. Use 1 for guidance-distilled models such as "
+                    "Flux, and for turbo and lightning models.",
+                ),
             ],
             outputs=[
                 io.Model.Output(),
@@ -103,7 +119,15 @@ class PAPAUpdate(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, taste: host.Taste, feedback: Feedback, **settings: Any
+        cls,
+        model: Any,
+        taste: host.Taste,
+        feedback: Feedback,
+        vae: Any = None,
+        previews: int = 2,
+        preview_steps: int = 12,
+        preview_cfg: float = 3.0,
+        **settings: Any,
     ) -> io.NodeOutput:
         if taste.live.key not in model.injections:
             raise ValueError(
@@ -119,10 +143,15 @@ class PAPAUpdate(io.ComfyNode):
         waiting = {query.id: query for query in taste.profile.waiting()}
         fresh = [waiting[id] for id in feedback.queries if id in waiting]
         taste.live.load_active_revision()
-        learnt = [
-            _in_words(*_learn(model, taste, lesson, config)) for lesson in _lessons(taste, fresh)
-        ]
-        return io.NodeOutput(model, " ".join(learnt) or "Nothing new to learn from.", taste)
+        pictures = Previews(model, taste, vae, previews, preview_steps, preview_cfg)
+        said = []
+        for lesson in lessons_of(taste, fresh):
+            pictures.keep()  # of the revision that is left behind, above all of the base model
+            said.append(_in_words(*_learn(model, taste, lesson, config)))
+            if pictures.keep():
+                _tell(taste.profile.name, taste.live.revision)
+        said = [*said, *pictures.failures] or ["Nothing new to learn from."]
+        return io.NodeOutput(model, " ".join(said), taste)
 
 
 def _learn(
@@ -144,8 +173,8 @@ def _learn(
     parent = live.revision
     _, optimizer = profile.load_revision(parent)
     with host.training(model), live.adapter.attached(), live.adapter.restored_on_error():
-        earlier = _remembered(taste, lesson) if config.replay else []
-        samples, conditionings = _samples(model, earlier, lesson.images)
+        earlier = remembered(taste, lesson) if config.replay else []
+        samples, conditionings = samples_of(model, earlier, lesson.images)
         report, moments = papa_update(
             live.adapter,
             host.noise_predictor(model, conditionings, samples.latents.shape[1:]),
@@ -180,60 +209,6 @@ def _tell(profile: str, revision: int, **more: str) -> None:
     """The pages hear which revision is in use now, and why if it is still the one before."""
     event = {"profile": profile, "revision": revision, **more}
     host.send("palate.revision", event, everyone=True)
-
-
-def _lessons(taste: host.Taste, fresh: list[Query]) -> list[Lesson]:
-    """One lesson for each size of image. Answers without influence go along with another's."""
-    lessons: dict[torch.Size, Lesson] = {}
-    neutral: list[Query] = []
-    for query in fresh:
-        images = _rated_images(taste, query)
-        if images:
-            lesson = lessons.setdefault(images[0].latent.shape, Lesson())
-            lesson.queries.append(query)
-            lesson.images.extend(images)
-        else:
-            neutral.append(query)
-    for lesson in list(lessons.values())[:1]:
-        lesson.queries.extend(neutral)
-    return list(lessons.values())
-
-
-def _remembered(taste: host.Taste, lesson: Lesson) -> list[Rated]:
-    """The latest earlier images of the lesson's size, about `REMEMBERED` of them."""
-    shape, found = lesson.images[0].latent.shape, []
-    for query in reversed(taste.profile.queries("used")):
-        same = [image for image in _rated_images(taste, query) if image.latent.shape == shape]
-        found = same + found
-        if len(found) >= REMEMBERED:
-            break
-    return found
-
-
-def _samples(
-    model: Any, earlier: list[Rated], fresh: list[Rated]
-) -> tuple[RatedSamples, list[list]]:
-    """What papa_update learns from, in the network's space, and each sample's conditioning."""
-    images = [*earlier, *fresh]
-    numbers = {query: i for i, query in enumerate(dict.fromkeys(image.query for image in images))}
-    samples = RatedSamples(
-        host.latent_in(model, torch.stack([image.latent for image in images])),
-        torch.stack([image.label for image in images]),
-        fresh=len(fresh),
-        groups=torch.tensor([numbers[image.query] for image in images]),
-    )
-    return samples, [image.conditioning for image in images]
-
-
-def _rated_images(taste: host.Taste, query: Query) -> list[Rated]:
-    """The images of an answered query that have influence."""
-    assert query.answer is not None
-    tensors = taste.profile.tensors(query.id)
-    labels = graded_labels(query.answer, len(query.candidates))
-    return [
-        Rated(tensors["latents"][i], labels[i], query.id, host.unpack_conditioning(tensors, i))
-        for i in torch.nonzero(labels.abs() > 0).flatten().tolist()
-    ]
 
 
 def _in_words(report: UpdateReport, revision: Revision | None) -> str:

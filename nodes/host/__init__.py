@@ -10,6 +10,7 @@ from comfy_execution.graph import ExecutionBlocker
 from .candidates import pack_candidates, unpack_conditioning
 from .families import diffusers_layout, portable_layout
 from .live import Taste, architecture, export_names, taste_of
+from .preview import Interrupted, draw_images
 from .services import (
     feature_cache,
     interrupted,
@@ -36,12 +37,14 @@ from .training import (
 __all__ = [
     "SCHEDULERS",
     "ExecutionBlocker",
+    "Interrupted",
     "Steering",
     "Taste",
     "alphas_cumprod",
     "architecture",
     "diffusers_layout",
     "draw",
+    "draw_images",
     "encoder_kind",
     "export_names",
     "feature_cache",

@@ -13,7 +13,7 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import PatcherInjection, WrappersMP
+from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from torch import Tensor
 
 from ...core.adapter import LiveAdapter
@@ -181,7 +181,9 @@ def _with_adapter(
     """A clone of ``model`` that carries the live adapter.
 
     The layers are swapped in for the length of a forward pass of this MODEL. ComfyUI reads and
-    patches the same network for other MODELs at any time, by the names of its bare layers.
+    patches the same network for other MODELs at any time, by the names of its bare layers. Each run
+    of a sampler begins with the active revision: after an undo ComfyUI may take Taste Profile's
+    earlier result, which an update has since moved on.
     boundary: EPAPA's σ gate; the adapter is on for σ ≥ boundary, off below.
     """
     patched, adapter = model.clone(), live.adapter
@@ -192,6 +194,9 @@ def _with_adapter(
 
     def eject(patcher: ModelPatcher) -> None:
         """Nothing to take out: the layers are in the network during a forward pass only."""
+
+    def begin(patcher: ModelPatcher) -> None:
+        live.load_active_revision()
 
     def gated(executor: Any, x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         on = (sigma >= boundary).reshape(-1, *[1] * (x.ndim - 1))
@@ -204,6 +209,7 @@ def _with_adapter(
         return torch.where(on, adapted, executor(x, sigma, *args, **kwargs))
 
     patched.set_injections(live.key, [PatcherInjection(inject=inject, eject=eject)])
+    patched.add_callback_with_key(CallbacksMP.ON_PRE_RUN, INJECTION, begin)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, INJECTION, gated)
     return patched
 

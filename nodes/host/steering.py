@@ -130,8 +130,12 @@ def draw(
     scheduler: str,
     positive: list,
     negative: list,
+    noise: Tensor | None = None,
 ) -> Tensor:
-    """``count`` latents by ComfyUI's own sampling, as its KSampler would set it up."""
+    """``count`` latents by ComfyUI's own sampling, as its KSampler would set it up.
+
+    noise: (count, …) in place of the seed's own.
+    """
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     start = comfy.utils.repeat_to_batch_size(start, count)
     mask = latent.get("noise_mask")
@@ -140,7 +144,7 @@ def draw(
     )
     return comfy.sample.sample_custom(
         model,
-        comfy.sample.prepare_noise(start, seed),
+        comfy.sample.prepare_noise(start, seed) if noise is None else noise,
         cfg,
         sampler,
         sigmas,

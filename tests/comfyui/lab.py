@@ -262,6 +262,14 @@ class Lab:
         return load_file(folder / "candidates.safetensors")
 
 
+def soon(lab: Lab) -> float:
+    """A second, and on a machine that is busy the time of a few small requests more."""
+    began = time.monotonic()
+    for _ in range(10):
+        lab.server.get("/system_stats")
+    return 1.0 + time.monotonic() - began
+
+
 def wait_until(condition: Callable[[], Any], timeout: float = 120) -> Any:
     """The first true value of ``condition``; TimeoutError after ``timeout`` seconds."""
     until = time.monotonic() + timeout

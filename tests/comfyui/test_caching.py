@@ -61,6 +61,20 @@ def test_undo_and_redo_bring_each_revisions_images_back(lab: Any, flow: Any) -> 
     assert lab.run(graph).cached == set(graph.nodes)
 
 
+def test_an_update_that_is_undone_at_once_does_not_show_in_the_next_image(
+    lab: Any, flow: Any
+) -> None:
+    """Taste Profile's earlier result is as good as new then, and is taken from the cache."""
+    graph = flow.whole_round("undone", 620, mode=flow.LATER)
+    asked = lab.run(graph)
+    lab.answer(*pick(asked))
+    lab.run(graph)
+    lab.activate("undone", 0)
+    again = lab.run(graph.again("question"))
+    assert "taste" in again.cached
+    assert flow.same(again.latent("question"), asked.latent("question"))
+
+
 def test_learning_after_an_undo_goes_on_from_there(lab: Any, flow: Any) -> None:
     lab.teach("branch", rounds=2, seed=700)
     lab.activate("branch", 1)

@@ -22,14 +22,6 @@ pytestmark = pytest.mark.comfyui
 PICK = {"kind": "pick", "winner": 0}
 
 
-def soon(lab: Any) -> float:
-    """A second, and on a machine that is busy the time of a few small requests more."""
-    began = time.monotonic()
-    for _ in range(10):
-        lab.server.get("/system_stats")
-    return 1.0 + time.monotonic() - began
-
-
 @pytest.fixture
 def color() -> Iterator[int]:
     """A colour that no question had: equal questions are asked once."""
@@ -60,7 +52,7 @@ def test_the_run_waits_for_the_answer_and_goes_on_at_once(lab: Any, flow: Any, c
     began = time.monotonic()
     lab.finish(prompt)
     took = time.monotonic() - began
-    assert took < soon(lab)
+    assert took < flow.soon(lab)
     assert lab.query(query["id"])["state"] == "answered"
 
 
@@ -99,7 +91,7 @@ def test_interrupting_a_waiting_run_ends_it_and_keeps_the_question(
     with pytest.raises(PromptFailed, match="Interrupted in PalatePreferenceQuery"):
         lab.finish(prompt)
     took = time.monotonic() - began
-    assert took < soon(lab)
+    assert took < flow.soon(lab)
     assert lab.query(query["id"])["state"] == "pending"
     # The same graph waits for the same question; its answer may come from anywhere.
     prompt = lab.server.queue(graph.nodes)
@@ -119,7 +111,7 @@ def test_an_interrupted_update_changes_nothing_and_is_made_up_for(lab: Any, flow
         with pytest.raises(PromptFailed, match="Interrupted in PalatePAPAUpdate"):
             lab.finish(prompt)
         took = time.monotonic() - began
-    assert took < soon(lab)
+    assert took < flow.soon(lab)
     assert lab.query(query["id"])["state"] == "answered"
     profile = lab.profile("halfway")
     assert (profile["active"], profile["waiting"]) == (0, 1)
