@@ -10,6 +10,8 @@ import { api } from "../../scripts/api.js";
 
 const TAB = "palate";
 const QUERY_NODE = "PalatePreferenceQuery";
+const TASTE_NODE = "PalateTasteProfile";
+const MUTED = [2, 4]; // node modes: never, bypass
 
 /** @param {Response} response */
 async function read(response) {
@@ -104,6 +106,37 @@ export const host = {
     await app.extensionManager.command.execute("Comfy.QueuePrompt");
   },
 
+  /** The open graph changed, or another was opened. @param {() => void} listener */
+  onGraph: (listener) => host.on("graphChanged", listener),
+
+  /**
+   * The strength of a taste in the Taste Profile nodes of the open graph, the one place where it
+   * is kept.
+   * @param {string} name @returns {import("./panel/types.js").Strength}
+   */
+  strength(name) {
+    const widgets = tasteNodes(name).map(freeStrength);
+    const values = widgets.flatMap((widget) => (widget ? [widget.value] : []));
+    return { values, wired: widgets.length - values.length };
+  },
+
+  /** Sets it wherever it does not come over a wire. @param {string} name @param {number} value */
+  setStrength(name, value) {
+    for (const node of tasteNodes(name)) {
+      const widget = freeStrength(node);
+      if (!widget) continue;
+      widget.value = value;
+      widget.callback?.(value, app.canvas, node);
+    }
+    app.canvas.setDirty(true, true);
+  },
+
+  /** What was set since the last note becomes one step of ComfyUI's own undo. */
+  noteChange() {
+    app.canvas.emitBeforeChange();
+    app.canvas.emitAfterChange();
+  },
+
   /** Opens the panel's tab for a question, unless another tab is in use or the artist says no. */
   reveal() {
     const { sidebarTab } = app.extensionManager;
@@ -155,6 +188,33 @@ export const host = {
     });
   },
 };
+
+/** Taste Profile nodes that a run would use. @param {string} name @returns {any[]} */
+const tasteNodes = (name) =>
+  everyNode(app.graph.rootGraph ?? app.graph).filter(
+    (node) =>
+      node.comfyClass === TASTE_NODE &&
+      !MUTED.includes(node.mode) &&
+      widgetOf(node, "name")?.value === name,
+  );
+
+/** The nodes of a graph and of the subgraphs in it. @param {any} graph @returns {any[]} */
+const everyNode = (graph) =>
+  graph.nodes.flatMap((/** @type {any} */ node) =>
+    node.subgraph ? [node, ...everyNode(node.subgraph)] : [node],
+  );
+
+/** @param {any} node @param {string} name */
+const widgetOf = (node, name) =>
+  node.widgets?.find((/** @type {any} */ widget) => widget.name === name);
+
+/** The widget of the strength, unless a wire is in its place. @param {any} node */
+function freeStrength(node) {
+  const isWired = node.inputs?.some(
+    (/** @type {any} */ input) => input.widget?.name === "strength" && input.link != null,
+  );
+  return isWired ? null : widgetOf(node, "strength");
+}
 
 /** @param {any} node @param {(element: HTMLElement, nodeId: () => string) => () => void} onNode */
 function addNodeView(node, onNode) {

@@ -179,6 +179,29 @@ def test_redrawing_keeps_the_elements_it_can(run: Run) -> None:
     assert result["text"] == "b"
 
 
+def test_redrawing_what_stands_before_keeps_focus_and_scrolling(run: Run) -> None:
+    body = """
+      const { h, morphChildren } = m;
+      const root = document.body.appendChild(document.createElement('div'));
+      const draw = (first) => morphChildren(root, [
+        ...first.map((key) => h('section', { 'data-key': key }, key)),
+        h('div', { 'data-key': 'below', style: { height: '50px', overflow: 'auto' } },
+          h('button', {}, 'go on'), h('p', { style: { height: '500px' } }, 'long'))]);
+      draw(['a']);
+      root.querySelector('button').focus();
+      root.lastChild.scrollTop = 120;
+      const seen = [];
+      for (const first of args[0]) {
+        draw(first);
+        seen.push([document.activeElement.textContent, root.lastChild.scrollTop]);
+      }
+      root.remove();
+      return seen;
+    """
+    firsts = [["b"], ["a", "b"], ["b", "c"], [], ["d", "a", "c"]]
+    assert run("panel/dom.js", body, firsts) == [["go on", 120]] * len(firsts)
+
+
 @pytest.mark.parametrize(
     ("key", "held", "target", "taken"),
     [

@@ -2,6 +2,7 @@
 /** Puts the panel's parts together and listens to the server. */
 
 import { createAnswering } from "./answering.js";
+import { createHistory } from "./history.js";
 import { createReading } from "./reading.js";
 import { createRevisions } from "./revisions.js";
 import { createStore } from "./store.js";
@@ -15,6 +16,7 @@ export function createController(host) {
   const reading = createReading(host, store);
   const answering = createAnswering(host, store, reading);
   const revisions = createRevisions(host, store, reading, answering);
+  const history = createHistory(host, store, reading);
 
   async function refresh() {
     await reading.refresh();
@@ -79,6 +81,7 @@ export function createController(host) {
     host.onStatus(onStatus);
     host.onStopped(onStopped);
     host.onConnection(onConnection);
+    host.onGraph(reading.readStrength);
     await refresh();
     await answering.reopen();
   }
@@ -96,14 +99,18 @@ export function createController(host) {
   function fold(name, isOpen) {
     if (Boolean(state.folds[name]) === isOpen) return;
     set({ folds: { ...state.folds, [name]: isOpen } });
-    if (isOpen && name === "history") attempt(reading.readPast);
+    if (isOpen && name === "history") {
+      reading.readStrength();
+      attempt(reading.readPast);
+    }
     if (isOpen && name === "pending") refresh();
   }
 
   /** @param {string} name */
   function chooseProfile(name) {
     if (state.query && state.query.profile !== name) answering.show(null);
-    set({ profileName: name, past: [], note: null, sent: null });
+    history.forget();
+    set({ profileName: name, note: null, sent: null });
     return refresh();
   }
 
@@ -127,6 +134,11 @@ export function createController(host) {
     run,
     undo: revisions.undo,
     useRevision: revisions.use,
+    compare: history.compare,
+    turnSeed: history.turnSeed,
+    showOlder: history.showOlder,
+    setStrength: history.setStrength,
+    keepStrength: history.keepStrength,
     focus,
     fold,
     chooseProfile,

@@ -57,15 +57,17 @@ function apply(element, attributes) {
  * @param {Element} parent @param {Node[]} wanted
  */
 export function morphChildren(parent, wanted) {
+  const kept = new Set(wanted.map(keyOf));
   const keyed = new Map();
-  for (const child of parent.children) {
-    const key = child.getAttribute("data-key");
-    if (key) keyed.set(key, child);
+  for (const child of [...parent.children]) {
+    const key = keyOf(child);
+    if (key && kept.has(key)) keyed.set(key, child);
+    else if (key) child.remove(); // first, so that what stays need not move: moving loses the focus
   }
   /** @type {ChildNode | null} */
   let cursor = parent.firstChild;
   for (const next of wanted) {
-    const key = next instanceof Element ? next.getAttribute("data-key") : null;
+    const key = keyOf(next);
     const match = key ? keyed.get(key) : cursor;
     if (match && isSameKind(match, next)) {
       if (match === cursor) cursor = match.nextSibling;
@@ -80,11 +82,14 @@ export function morphChildren(parent, wanted) {
   }
 }
 
+/** @param {Node} node */
+const keyOf = (node) => (node instanceof Element ? node.getAttribute("data-key") : null);
+
 /** @param {Node} a @param {Node} b */
 function isSameKind(a, b) {
   if (a.nodeName !== b.nodeName) return false;
   if (!(a instanceof Element && b instanceof Element)) return true;
-  return a.getAttribute("data-key") === b.getAttribute("data-key");
+  return keyOf(a) === keyOf(b);
 }
 
 /** @param {Node} target @param {Node} source */
@@ -102,7 +107,11 @@ function morph(target, source) {
   const [style, wanted] = [target, source].map((e) => /** @type {HTMLElement} */ (e).style);
   if (style.cssText !== wanted.cssText) style.cssText = wanted.cssText;
   morphChildren(target, [...source.childNodes]);
-  if (target instanceof HTMLInputElement) target.checked = source.hasAttribute("checked");
+  if (target instanceof HTMLInputElement) {
+    target.checked = source.hasAttribute("checked");
+    const value = source.getAttribute("value") ?? "";
+    if (target.type === "range" && target.value !== value) target.value = value;
+  }
   if (target instanceof HTMLSelectElement) {
     target.value = /** @type {HTMLSelectElement} */ (source).value;
   }

@@ -9,4 +9,6 @@ export const STAR = "m12 17.3 6.2 3.7-1.7-7 5.5-4.8-7.2-.6L12 2 9.2 8.6 2 9.2 7.
 export const EXPAND = "M4 4h7v2H6v5H4zm9 0h7v7h-2V6h-5zM4 13h2v5h5v2H4zm14 0h2v7h-7v-2h5z";
 export const BACK = "M9 5 3 11l6 6v-4.1h6a3.5 3.5 0 0 1 0 7h-3v2h3a5.5 5.5 0 0 0 0-11H9z";
 export const PLAY = "M8 5v14l11-7z";
+export const PREVIOUS = "m15.4 6.4-1.4-1.4-7 7 7 7 1.4-1.4L9.8 12z";
+export const NEXT = "m8.6 17.6 1.4 1.4 7-7-7-7-1.4 1.4 5.6 5.6z";
 export const CLOSE = CROSS;

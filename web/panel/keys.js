@@ -18,6 +18,8 @@ export function handleKey(controller, event, columns) {
   const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (event.repeat && !name.startsWith("Arrow")) return state.query !== null;
   if (name === "z") return done(controller.undo);
+  if (state.folds?.history && name === ",") return done(() => controller.turnSeed(-1));
+  if (state.folds?.history && name === ".") return done(() => controller.turnSeed(1));
   if (!state.query) return false;
   const here = state.query.candidates[state.focus];
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };

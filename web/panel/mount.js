@@ -89,6 +89,14 @@ export function mount(container, controller, options) {
         return controller.open(value);
       case "revision":
         return controller.useRevision(number);
+      case "compare-a":
+        return controller.compare("a", number);
+      case "compare-b":
+        return controller.compare("b", number);
+      case "seed":
+        return controller.turnSeed(number);
+      case "older":
+        return controller.showOlder();
       case "run":
         return controller.run();
       case "retry":
@@ -111,6 +119,13 @@ export function mount(container, controller, options) {
     const field = /** @type {HTMLInputElement} */ (event.target);
     if (field.dataset.change === "keep") controller.keepAsking(field.checked);
     if (field.dataset.change === "profile") controller.chooseProfile(field.value);
+    if (field.dataset.change === "compare-a") controller.compare("a", Number(field.value));
+    if (field.dataset.change === "compare-b") controller.compare("b", Number(field.value));
+    if (field.dataset.change === "strength") controller.keepStrength();
+  });
+  root.addEventListener("input", (event) => {
+    const field = /** @type {HTMLInputElement} */ (event.target);
+    if (field.dataset.change === "strength") controller.setStrength(Number(field.value));
   });
   root.addEventListener(
     "toggle",

@@ -41,15 +41,26 @@ export function createReading(host, { state, set, attempt }) {
     if (name === null) return set({ profile: null, profileName: null });
     const profile = await host.get(`/palate/profiles/${encodeURIComponent(name)}`);
     if (name === chosenProfile()) set({ profile, profileName: name });
+    readStrength();
+  }
+
+  /** How strongly the taste shows is told by the open graph, and by nothing else. */
+  function readStrength() {
+    const { profileName, strength } = state;
+    const read = profileName === null ? { values: [], wired: 0 } : host.strength(profileName);
+    if (JSON.stringify(read) !== JSON.stringify(strength)) set({ strength: read });
   }
 
   /** The questions that updates have used, for the history. */
   async function readPast() {
-    const name = state.profileName;
-    if (name === null) return;
-    const path = `/palate/queries?state=used&profile=${encodeURIComponent(name)}`;
-    set({ past: (await host.get(path)).queries });
+    const { profile } = state;
+    if (profile === null) return;
+    const key = `${profile.name}/${profile.revisions.at(-1)?.created}`;
+    if (key === state.pastOf) return; // only a new revision uses questions
+    const path = `/palate/queries?state=used&profile=${encodeURIComponent(profile.name)}`;
+    const { queries } = await host.get(path);
+    if (profile.name === state.profileName) set({ past: queries, pastOf: key });
   }
 
-  return { refresh, readProfile, readPast };
+  return { refresh, readProfile, readPast, readStrength };
 }

@@ -1,10 +1,14 @@
 // @ts-check
 /** The panel's one state object. Views read it; only `set` changes it. */
 
+import { noPair } from "./comparing.js";
 import { noMarks } from "./marks.js";
 
 /** @typedef {import("./types.js").State} State */
 /** @typedef {ReturnType<typeof createStore>} Store */
+
+/** Rows of the timeline that are shown, and those that "older" adds. */
+export const ROWS = 30;
 
 /** @returns {State} */
 const initialState = () => ({
@@ -30,6 +34,11 @@ const initialState = () => ({
   error: null,
   folds: {},
   past: [],
+  pastOf: "",
+  older: ROWS,
+  pair: noPair(),
+  seed: 0,
+  strength: { values: [], wired: 0 },
   keepAsking: true,
 });
 

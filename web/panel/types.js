@@ -21,6 +21,8 @@
  * @property {number} created unix seconds
  * @property {number} ratings ratings seen by the profile when it was made
  * @property {Record<string, any>} report what the update did: loss, steps, seconds, …
+ * @property {string[]} previews what it draws, in the order of the seeds; none without a VAE
+ * @property {string | null} thumbnail the first preview, or the best liked image it learnt from
  *
  * @typedef {object} Profile
  * @property {string} name
@@ -57,6 +59,12 @@
  * @property {Record<number, number>} ratings 1 liked, −1 disliked
  * @property {number[]} ranking best first
  *
+ * @typedef {{a: number | null, b: number | null}} Pair revisions chosen to compare
+ *
+ * @typedef {object} Strength how strongly the taste shows, as the open graph says
+ * @property {number[]} values of the Taste Profile nodes where it can be set
+ * @property {number} wired Taste Profile nodes that get it over a wire
+ *
  * @typedef {{label: string, action: string, value: string}} NoteButton
  * @typedef {{text: string, button?: NoteButton}} Note
  * @typedef {{profile: string, done: number, total: number, stage: string}} Progress
@@ -84,6 +92,11 @@
  * @property {string | null} error
  * @property {Record<string, boolean>} folds which of the folded sections are open
  * @property {Query[]} past questions that were used by an update, for the history
+ * @property {string} pastOf what `past` was read for
+ * @property {number} older how many rows of the timeline are shown
+ * @property {Pair} pair
+ * @property {number} seed which of the seeds of the previews is looked at
+ * @property {Strength} strength
  * @property {boolean} keepAsking
  */
 

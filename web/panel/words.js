@@ -16,6 +16,9 @@ export function ago(unix) {
 /** @param {number} revision */
 export const revisionName = (revision) => (revision === 0 ? "the base" : `revision ${revision}`);
 
+/** The same at the start of a line. @param {number} revision */
+export const titleOf = (revision) => (revision === 0 ? "Base" : `Revision ${revision}`);
+
 /** @param {any} value @returns {string} */
 export function shortValue(value) {
   if (typeof value === "number") {
