@@ -17,7 +17,7 @@ import time
 import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -118,55 +118,38 @@ class Loop:
         path = f"/palate/profiles/{urllib.parse.quote(self.profile)}"
         return int(self.client.get(path)["ratings"])
 
-    def compare(self, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(base images, personalised images); a pair shares a prompt and a fresh seed."""
+    def draw(self, which: Literal["base", "personalised"], pairs: int) -> torch.Tensor:
+        """Images (pairs, H, W, 3) of fresh prompts and seeds, the same ones for both."""
         rng = np.random.default_rng([self.seed, 2])
-        base, mine = [], []
+        images: list[torch.Tensor] = []
         for start in range(0, pairs, BATCH):
             prompt = str(random_prompt(rng, empty=EMPTY_SLOTS))
-            shown = self._generate(prompt, EVALUATION_SEED + self.seed * 1000 + start)
-            base += shown["base"]
-            mine += shown["mine"]
-        return torch.stack(base[:pairs]), torch.stack(mine[:pairs])
+            images += self._generate(which, prompt, EVALUATION_SEED + self.seed * 1000 + start)
+        return torch.stack(images[:pairs])
 
-    def _generate(self, prompt: str, seed: int) -> dict[str, list[torch.Tensor]]:
-        """The same prompt and seeds from the base model and with the taste."""
-        taste = self._node("PalateTasteProfile")
+    def _generate(self, which: str, prompt: str, seed: int) -> list[torch.Tensor]:
+        """`BATCH` images of one prompt, by the workflow's own sampler settings."""
         sampler = {**self._question_sampler(), "seed": seed}
+        if which == "base":
+            sampler["model"] = self._node("PalateTasteProfile")["model"]
+        text = {**self.graph[sampler["positive"][0]]["inputs"], "text": prompt}
+        size = {"width": 64, "height": 64, "batch_size": BATCH}
+        sampler |= {"positive": ["text", 0], "latent_image": ["latent", 0]}
+        decode = {"samples": ["sampler", 0], "vae": self._node("VAEDecode")["vae"]}
         graph = {
             **{k: n for k, n in self.graph.items() if n["class_type"] in _LOADERS},
-            "latent": {
-                "class_type": "EmptyLatentImage",
-                "inputs": {"width": 64, "height": 64, "batch_size": BATCH},
-            },
-            "text": {
-                "class_type": "CLIPTextEncode",
-                "inputs": {**self.graph[sampler["positive"][0]]["inputs"], "text": prompt},
-            },
+            sampler["negative"][0]: self.graph[sampler["negative"][0]],
+            "latent": {"class_type": "EmptyLatentImage", "inputs": size},
+            "text": {"class_type": "CLIPTextEncode", "inputs": text},
+            "sampler": {"class_type": "KSampler", "inputs": sampler},
+            "pixels": {"class_type": "VAEDecode", "inputs": decode},
+            "shown": {"class_type": "PreviewImage", "inputs": {"images": ["pixels", 0]}},
         }
-        vae = self._node("VAEDecode")["vae"]
-        models = {"base": taste["model"], "mine": sampler["model"]}
-        graph[sampler["negative"][0]] = self.graph[sampler["negative"][0]]
-        for name, model in models.items():
-            inputs = {
-                **sampler,
-                "model": model,
-                "positive": ["text", 0],
-                "latent_image": ["latent", 0],
-            }
-            graph[f"{name} sampler"] = {"class_type": "KSampler", "inputs": inputs}
-            decode = {"samples": [f"{name} sampler", 0], "vae": vae}
-            graph[f"{name} pixels"] = {"class_type": "VAEDecode", "inputs": decode}
-            shown = {"images": [f"{name} pixels", 0]}
-            graph[name] = {"class_type": "PreviewImage", "inputs": shown}
         outputs = self.client.wait(self.client.queue(graph))["outputs"]
-        return {
-            name: [
-                self._image("/view?" + urllib.parse.urlencode(picture))
-                for picture in outputs[name]["images"]
-            ]
-            for name in models
-        }
+        return [
+            self._image("/view?" + urllib.parse.urlencode(picture))
+            for picture in outputs["shown"]["images"]
+        ]
 
 
 _LOADERS = ("PalateStarterModel", "PalateTasteProfile")
@@ -208,13 +191,16 @@ def main() -> None:
         f"{'diversity':>9}   ({options.pairs} pairs; diversity as a share of the base's)"
     )
     results, before, after, rows = [], [], [], []
+    bases: dict[int, torch.Tensor] = {}  # one draw a seed serves every taste
     for taste in options.taste:
         for seed in options.seeds:
             loop, started = Loop(client, taste, seed, options.images), time.monotonic()
             for number in range(options.rounds):
                 loop.round(number)
             seconds = (time.monotonic() - started) / max(1, options.rounds)
-            base, mine = loop.compare(options.pairs)
+            if seed not in bases:
+                bases[seed] = loop.draw("base", options.pairs)
+            base, mine = bases[seed], loop.draw("personalised", options.pairs)
             wins = (loop.rater.score(mine) > loop.rater.score(base)).float().mean()
             kept = diversity(image_features(mine)) / diversity(image_features(base))
             found = {
