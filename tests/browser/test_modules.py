@@ -202,6 +202,145 @@ def test_redrawing_what_stands_before_keeps_focus_and_scrolling(run: Run) -> Non
     assert run("panel/dom.js", body, firsts) == [["go on", 120]] * len(firsts)
 
 
+def revisions(
+    parents: list[int | None], drawn: tuple[int, ...] | range = ()
+) -> list[dict[str, Any]]:
+    """Revisions 0, 1, … of these parents; those in ``drawn`` have two previews."""
+    return [
+        {
+            "revision": i,
+            "parent": parent,
+            "created": 1e9 + i,
+            "ratings": i,
+            "report": {"samples": 4, "drift": 0.1},
+            "previews": [f"/{i}/0", f"/{i}/1"] if i in drawn else [],
+            "thumbnail": f"/{i}/0" if i in drawn else None,
+        }
+        for i, parent in enumerate(parents)
+    ]
+
+
+# One line; a branch off 1 after going back; two branches off the base; a branch within a branch.
+TREES = [
+    [None, 0, 1, 2],
+    [None, 0, 1, 2, 1, 4],
+    [None, 0, 0, 0],
+    [None, 0, 1, 1, 3, 2, 0, 5],
+]
+
+
+@pytest.mark.parametrize("parents", TREES, ids=str)
+def test_the_rails_join_each_revision_to_its_parent_and_to_no_other(
+    run: Run, parents: list[int | None]
+) -> None:
+    """Follows each line downwards, as the eye does, and compares where it ends with the parent."""
+    newest_first = revisions(parents)[::-1]
+    rails = run("panel/branches.js", "return m.rails(args[0], new Set())", newest_first)
+    found: dict[int, int] = {}
+    for start, rail in enumerate(rails):
+        if rail["below"] is None:
+            continue
+        lane = rail["below"]["lane"]
+        for row in range(start + 1, len(rails)):
+            if lane in [line["lane"] for line in rails[row]["passing"]]:
+                continue
+            ends = [*rails[row]["joining"], *filter(None, [rails[row]["above"]])]
+            assert lane in [line["lane"] for line in ends]
+            found[newest_first[start]["revision"]] = newest_first[row]["revision"]
+            break
+    assert found == {i: parent for i, parent in enumerate(parents) if parent is not None}
+    for rail in rails:  # nothing is drawn over anything else
+        lanes = [rail["lane"], *[line["lane"] for line in rail["passing"] + rail["joining"]]]
+        assert len(set(lanes)) == len(lanes)
+
+
+def test_only_the_line_from_the_base_to_the_active_revision_is_lit(run: Run) -> None:
+    parents = [None, 0, 1, 1, 3, 2]
+    body = "return [...m.lineage(args[0], 4)].sort()"
+    assert run("panel/branches.js", body, revisions(parents)) == [0, 1, 3, 4]
+    body = "return m.rails(args[0], m.lineage(args[0], 4)).map((rail) => rail.below?.isLit)"
+    lit = run("panel/branches.js", body, revisions(parents)[::-1])
+    assert lit == [False, True, True, False, True, None]  # of 5, 4, 3, 2, 1 and the base
+
+
+@pytest.mark.parametrize(
+    ("drawn", "active", "chosen", "shown"),
+    [
+        (range(5), 4, (None, None), (0, 4)),
+        (range(5), 2, (None, None), (0, 2)),
+        (range(5), 0, (None, None), (0, 4)),  # two different ones, whatever is in use
+        (range(2, 5), 4, (None, None), (2, 4)),  # the earliest that was drawn
+        (range(2, 4), 2, (None, None), (2, 3)),
+        ((), 4, (None, None), (0, 4)),
+        ((), 0, (None, None), (0, 4)),
+        (range(5), 4, (3, None), (3, 4)),
+        (range(5), 4, (4, None), (4, 3)),
+        (range(5), 4, (None, 0), (1, 0)),
+        (range(5), 4, (3, 1), (3, 1)),
+        (range(5), 4, (9, 9), (0, 4)),  # of another taste
+    ],
+)
+def test_what_is_compared_unless_the_artist_chooses(
+    run: Run, drawn: Any, active: int, chosen: tuple[int | None, ...], shown: tuple[int, int]
+) -> None:
+    profile = {"revisions": revisions([None, 0, 1, 2, 3], drawn), "active": active}
+    pair = {"a": chosen[0], "b": chosen[1]}
+    compared = run("panel/comparing.js", "return m.comparedPair(args[0], args[1])", profile, pair)
+    assert (compared["a"], compared["b"]) == shown
+
+
+def test_choosing_what_the_other_side_shows_changes_the_sides(run: Run) -> None:
+    body = "return ['a', 'b'].map((side) => m.withSide({ a: 1, b: 2 }, side, args[0]))"
+    for revision, expected in [
+        (3, [{"a": 3, "b": 2}, {"a": 1, "b": 3}]),
+        (2, [{"a": 2, "b": 1}, {"a": 1, "b": 2}]),
+    ]:
+        assert run("panel/comparing.js", body, revision) == expected
+
+
+def test_hundreds_of_revisions_are_drawn_thirty_at_a_time_and_redrawn_in_place(run: Run) -> None:
+    body = """
+      const [revisions, path] = args;
+      return import(path).then(({ h, morphChildren }) => {
+        const root = document.body.appendChild(h('div', { style: { overflow: 'auto' } }));
+        root.style.height = '300px';
+        const state = { busy: false, past: [], seed: 0, pair: { a: null, b: null }, older: 30 };
+        const draw = (count) => morphChildren(root, [
+          m.timeline(state, { revisions: revisions.slice(0, count), active: count - 1 }, (u) => u)]);
+        const rows = () => root.querySelectorAll('.palate-revision');
+        draw(500);
+        const first = { rows: rows().length, lazy: [...root.querySelectorAll('img')]
+          .every((image) => image.loading === 'lazy'), text: root.innerText };
+        const button = root.querySelector('[data-key=revision-490] [data-do=revision]');
+        button.focus();
+        const kept = rows()[5];
+        draw(501);
+        const began = performance.now();
+        for (let i = 0; i < 20; i += 1) draw(501);
+        const took = (performance.now() - began) / 20;
+        const second = { focus: document.activeElement === button, moved: rows()[6] === kept };
+        state.older += 30;
+        draw(501);
+        const third = rows().length;
+        root.remove();
+        return { first, second, third, took };
+      });
+    """
+    parents = [None, *range(600)]
+    seen = run(
+        "panel/views/timeline.js",
+        body,
+        revisions(parents, range(600)),
+        "/extensions/palate/panel/dom.js",
+    )
+    assert seen["first"]["rows"] == 30
+    assert seen["first"]["lazy"]
+    assert "Show older (470)" in seen["first"]["text"]
+    assert seen["second"] == {"focus": True, "moved": True}
+    assert seen["third"] == 60
+    assert seen["took"] < 200  # milliseconds, on a machine that is busy with other things
+
+
 @pytest.mark.parametrize(
     ("key", "held", "target", "taken"),
     [

@@ -215,6 +215,10 @@ def test_history_shows_what_was_picked_and_leads_back(
     liked = page_module().until("thumbnails", lambda: page.all(f"{page.panel} img.is-liked"))
     record = shown(server, first)
     assert liked[0].get_attribute("src").endswith(record["candidates"][1]["image_url"])
+    # without a VAE on PAPA Update the liked image stands for the revision, and compare says why
+    stand_in = page.find("[data-key=revision-1] .palate-looks img").get_attribute("src")
+    assert stand_in.endswith(record["candidates"][1]["image_url"])
+    assert "Connect a VAE to PAPA Update" in page.text(".palate-compare")
     page.screenshot("panel-history")
     page.click("[data-fold=history] [data-do=revision][data-value='0']")
     page.wait_text("now uses the base", ".palate-note")

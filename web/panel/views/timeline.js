@@ -143,8 +143,8 @@ function looks({ revision, previews, thumbnail }, seed, url) {
   if (previews.length) {
     const shown = seed < previews.length ? seed : 0;
     return h(
-      "div",
-      { class: "palate-looks" },
+      "div", // what a click does here, the button A does for the keyboard
+      { class: "palate-looks", "data-do": "compare-a", "data-value": revision },
       previews.map((path, i) =>
         small(url(path), `${name} at seed ${i + 1}`, i === shown ? "is-shown" : null),
       ),
