@@ -305,8 +305,9 @@ def test_hundreds_of_revisions_are_drawn_thirty_at_a_time_and_redrawn_in_place(r
         const root = document.body.appendChild(h('div', { style: { overflow: 'auto' } }));
         root.style.height = '300px';
         const state = { busy: false, past: [], seed: 0, pair: { a: null, b: null }, older: 30 };
-        const draw = (count) => morphChildren(root, [
-          m.timeline(state, { revisions: revisions.slice(0, count), active: count - 1 }, (u) => u)]);
+        const profile = (count) => ({ revisions: revisions.slice(0, count), active: count - 1 });
+        const draw = (count) =>
+          morphChildren(root, [m.timeline(state, profile(count), (path) => path)]);
         const rows = () => root.querySelectorAll('.palate-revision');
         draw(500);
         const first = { rows: rows().length, lazy: [...root.querySelectorAll('img')]
