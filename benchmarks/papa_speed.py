@@ -35,7 +35,7 @@ from launch.package import import_palate  # noqa: E402
 import_palate()
 from palate.core.adapter import LiveAdapter  # noqa: E402
 from palate.core.papa import LossHistory, PapaConfig, RatedSamples, papa_update  # noqa: E402
-from palate.core.papa.loss import papa_terms  # noqa: E402
+from palate.core.papa.loss import papa_parts  # noqa: E402
 from palate.core.papa.precision import computing_in, precision_of  # noqa: E402
 from palate.core.schedule import elbo_weights, sample_timesteps  # noqa: E402
 
@@ -81,12 +81,12 @@ class Interaction:
             with self.adapter.scaled(0.0):
                 return theirs(x, t)
 
-        loss, errors = papa_terms(
+        parts, errors = papa_parts(
             theirs, base, self.x0[rows], self.labels[rows], timesteps, noise, self.alphas, config,
             importance,
         )  # fmt: skip
         share = len(rows) / len(self.x0)
-        gradients = torch.autograd.grad(loss * share, self.adapter.parameters())
+        gradients = torch.autograd.grad(parts.sum() * share, self.adapter.parameters())
         return torch.cat([g.flatten() for g in gradients]), errors
 
     def one_by_one(self, count: int) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from ..core.profile import Revision
 from . import host
 from .lessons import REMEMBERED, Lesson, lessons_of, remembered, samples_of
 from .previews import Previews
+from .update_picture import update_picture
 from .wires import CATEGORY, Feedback, FeedbackType, TasteType
 
 DEFAULTS = PapaConfig()
@@ -109,11 +110,25 @@ class PAPAUpdate(io.ComfyNode):
                     tooltip="Guidance of a preview. Use 1 for guidance-distilled models such as "
                     "Flux, and for turbo and lightning models.",
                 ),
+                io.Float.Input(
+                    "drift_limit",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    round=0.0001,
+                    optional=True,
+                    tooltip="Stops an update before the drift passes this; 0 is no limit. Drift is "
+                    "the squared distance of the model's predictions on your first rated images "
+                    "to the base model's, as a share: 0.01 is a tenth of their size, 1 all of it. "
+                    "At the limit nothing more is learnt.",
+                ),
             ],
             outputs=[
                 io.Model.Output(),
                 io.String.Output(display_name="report"),
                 TasteType.Output(display_name="TASTE"),
+                io.Image.Output(display_name="picture"),
             ],
         )
 
@@ -127,6 +142,7 @@ class PAPAUpdate(io.ComfyNode):
         previews: int = 2,
         preview_steps: int = 12,
         preview_cfg: float = 3.0,
+        drift_limit: float = 0.0,
         **settings: Any,
     ) -> io.NodeOutput:
         if taste.live.key not in model.injections:
@@ -139,19 +155,26 @@ class PAPAUpdate(io.ComfyNode):
                 f"The feedback belongs to the taste {feedback.profile!r}, not to "
                 f"{taste.profile.name!r}: connect one taste to both nodes."
             )
-        config = PapaConfig(**settings, first_timestep=taste.boundary)
+        config = PapaConfig(
+            **settings, first_timestep=taste.boundary, drift_limit=drift_limit or None
+        )
         waiting = {query.id: query for query in taste.profile.waiting()}
         fresh = [waiting[id] for id in feedback.queries if id in waiting]
         taste.live.load_active_revision()
         pictures = Previews(model, taste, vae, previews, preview_steps, preview_cfg)
-        said = []
+        said, parts = [], []
         for lesson in lessons_of(taste, fresh):
             pictures.keep()  # of the revision that is left behind, above all of the base model
-            said.append(_in_words(*_learn(model, taste, lesson, config)))
+            report, revision = _learn(model, taste, lesson, config)
+            said.append(_in_words(report, revision))
+            parts += report.parts
             if pictures.keep():
                 _tell(taste.profile.name, taste.live.revision)
-        said = [*said, *pictures.failures] or ["Nothing new to learn from."]
-        return io.NodeOutput(model, " ".join(said), taste)
+        text = " ".join([*said, *pictures.failures]) or "Nothing new to learn from."
+        picture = update_picture(
+            taste.profile, taste.live.revision, text, parts, config.drift_limit
+        )
+        return io.NodeOutput(model, text, taste, picture)
 
 
 def _learn(

@@ -12,7 +12,7 @@ from .config import PapaConfig
 from .drift import DriftMeter
 from .estimator import LossHistory
 from .labels import graded_labels
-from .loss import IndexedPredictor, Predictor, diffuse, papa_loss
+from .loss import PARTS, IndexedPredictor, Predictor, diffuse, papa_loss, papa_parts
 from .memory import is_out_of_memory
 from .optimizer import OPTIMIZER_PARTS, optimizer_tensors, restore_optimizer
 from .samples import RatedSamples, UpdateReport
@@ -20,6 +20,7 @@ from .updater import papa_update
 
 __all__ = [
     "OPTIMIZER_PARTS",
+    "PARTS",
     "DriftMeter",
     "IndexedPredictor",
     "LossHistory",
@@ -32,6 +33,7 @@ __all__ = [
     "is_out_of_memory",
     "optimizer_tensors",
     "papa_loss",
+    "papa_parts",
     "papa_update",
     "restore_optimizer",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..schedule import elbo_weights
 from .config import PapaConfig
 
+PARTS = ("L_p", "L_PAE", "L_QPDE")  # of liked samples, of disliked ones, towards the base
 Predictor = Callable[[Tensor, Tensor], Tensor]
 IndexedPredictor = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -40,13 +41,14 @@ def papa_loss(
     alphas_cumprod: (T,). importance: (B, M), default 1. Distillation uses the last column: for
     ``variant="code"`` the largest timestep belongs there, for "figure" a random one.
     """
-    return papa_terms(
+    parts, _ = papa_parts(
         predict_noise, predict_noise_base, x0, labels, timesteps, noise, alphas_cumprod, config,
         importance,
-    )[0]  # fmt: skip
+    )  # fmt: skip
+    return parts.sum()
 
 
-def papa_terms(
+def papa_parts(
     predict_noise: Predictor,
     predict_noise_base: Predictor,
     x0: Tensor,
@@ -57,7 +59,8 @@ def papa_terms(
     config: PapaConfig,
     importance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`papa_loss`, and the denoising error of each sample and timestep, detached: (B, M)."""
+    """The parts of `papa_loss`, (3,) in the order of `PARTS`, whose sum it is; and the denoising
+    error of each sample and timestep, detached: (B, M)."""
     batch, columns = timesteps.shape
     x_t = diffuse(x0, noise, timesteps, alphas_cumprod)
     predicted = _predict(predict_noise, x_t, timesteps)
@@ -78,11 +81,14 @@ def papa_terms(
         ceiling = (noise - base).square().flatten(2).mean(2)
         ceiling = config.bound_ratio * ceiling + config.bound_margin
         bounding = error.where(labels[:, None] >= 0, error.minimum(ceiling))
-    loss = labels * config.attraction * (weights * bounding).sum(1)
+    pull = labels * config.attraction * (weights * bounding).sum(1)
+    drift = torch.zeros_like(pull)
     if distils:
         drift = (predicted[:, -1] - base[:, -1]).square().flatten(1).mean(1)
-        loss = loss + distilled * (config.distillation * drift)
-    return loss.sum() / batch, error.detach()
+        drift = distilled * (config.distillation * drift)
+    liked = labels > 0
+    parts = torch.stack([pull[liked].sum(), pull[~liked].sum(), drift.sum()])
+    return parts / batch, error.detach()
 
 
 def _predict(predict: Predictor, x_t: Tensor, timesteps: Tensor) -> Tensor:

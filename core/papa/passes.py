@@ -13,7 +13,7 @@ from ..adapter import LiveAdapter
 from .blocks import trainable_blocks
 from .config import PapaConfig
 from .estimator import Draw, LossHistory
-from .loss import IndexedPredictor, Predictor, papa_terms
+from .loss import PARTS, IndexedPredictor, Predictor, papa_parts
 from .memory import PassLimit, is_out_of_memory, saved_bytes_per_row
 from .samples import RatedSamples
 
@@ -44,6 +44,7 @@ class Passes:
             config.rows, config.checkpointing == "on", config.checkpointing == "auto"
         )
         self._largest = 0
+        self.parts = [0.0] * len(PARTS)  # of the last step's loss
 
     def fit(self, free: int) -> None:
         """Sets the rows of a pass by the memory that two rows are seen to keep, of ``free`` bytes.
@@ -115,7 +116,7 @@ class Passes:
         for parameter in self.adapter.parameters():
             parameter.grad = None
         disliked = self.samples.labels[chosen] < 0
-        total = 0.0
+        parts = torch.zeros(len(PARTS))
         # Likes and dislikes in passes of their own: only dislikes need the base model's loss.
         for negative in (True, False):
             kind = torch.nonzero(disliked == negative).flatten()
@@ -128,12 +129,14 @@ class Passes:
                     if self.should_stop is not None and self.should_stop():
                         return None
                     share = len(part) / len(chosen)
-                    loss = self._one_pass(draw, chosen, part, some, distilled, seen) * share
+                    own = self._one_pass(draw, chosen, part, some, distilled, seen) * share
+                    loss = own.sum()
                     if not torch.isfinite(loss):
                         return math.nan
                     (loss * self.loss_scale).backward(inputs=self.adapter.parameters())
-                    total += float(loss.detach())
-        return total
+                    parts += own.detach().float().cpu()
+        self.parts = parts.tolist()
+        return sum(self.parts)
 
     def _one_pass(
         self,
@@ -144,13 +147,13 @@ class Passes:
         distilled: bool,
         seen: list[tuple[Tensor, Tensor]],
     ) -> Tensor:
-        """papa_loss of the samples ``part`` at their columns ``some``."""
+        """The parts of papa_loss of the samples ``part`` at their columns ``some``."""
         self._largest = max(self._largest, len(part) * len(some))
         index = chosen[part]
         x0 = self.samples.latents[index]
         timesteps, importance, noise = draw.rows_of(part, distilled)
         is_last = int(some[-1]) == timesteps.shape[1] - 1
-        loss, errors = papa_terms(
+        parts, errors = papa_parts(
             _predictor(self.predict, index),
             _base_predictor(self.adapter, self.predict, index),
             x0,
@@ -162,7 +165,7 @@ class Passes:
             importance[:, some],
         )
         seen.append((timesteps[:, some], errors))
-        return loss
+        return parts
 
 
 def _release(adapter: LiveAdapter) -> None:

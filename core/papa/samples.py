@@ -47,6 +47,7 @@ class RatedSamples:
 class UpdateReport:
     """What an update did; ``rolled_back`` says why nothing changed, if so.
 
+    loss: of each step; parts: the same as L_p, L_PAE and L_QPDE, whose sum it is.
     drift: the adapter's distance to the base after the update (see `DriftMeter`), None if it was
     not measured. early: why the update ended before its last step and kept what it had. rows: rows
     in one forward pass at the end. precision, checkpointing: what was used.
@@ -54,6 +55,7 @@ class UpdateReport:
 
     steps: int = 0
     loss: list[float] = field(default_factory=list)
+    parts: list[list[float]] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
     seconds: float = 0.0
     samples: int = 0

@@ -89,6 +89,7 @@ def papa_update(
                 break
             report.steps = step + 1
             report.loss.append(loss)
+            report.parts.append(passes.parts)
             report.gradient_norm.append(norm)
             if progress is not None:
                 progress(step + 1, config.steps)
@@ -96,6 +97,8 @@ def papa_update(
             report.rolled_back = "the adapter was no longer finite"
         if report.rolled_back is None and measure_drift and report.drift is None:
             report.drift = _drift(meter, passes)
+        if report.drift is not None and not math.isfinite(report.drift):
+            report.rolled_back, report.drift = "the model's predictions were no longer finite", None
     except BaseException:
         adapter.load_state_dict(before)
         raise
@@ -120,7 +123,7 @@ def _too_far(
     """Whether the last step passed the drift limit; the report says so then."""
     assert config.drift_limit is not None
     drift = _drift(meter, passes)
-    if drift is None or drift <= config.drift_limit or not _all_finite(adapter):
+    if drift is None or not drift > config.drift_limit or not _all_finite(adapter):
         report.drift = drift
         return False
     report.early = f"the drift limit {config.drift_limit:g} was reached"

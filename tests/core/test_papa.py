@@ -18,6 +18,7 @@ from palate.core.papa import (
     graded_labels,
     optimizer_tensors,
     papa_loss,
+    papa_parts,
     papa_update,
     restore_optimizer,
 )
@@ -117,6 +118,25 @@ def test_the_loss_equals_an_independent_derivation(
     assert loss.shape == ()
     assert abs(float(expected)) > 1e-3
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["code", "figure"])
+def test_the_parts_are_of_likes_of_dislikes_and_of_distillation(
+    batch: dict[str, Tensor], variant: Any
+) -> None:
+    y = torch.tensor([0.25, -0.5, 0, 1, -1], dtype=torch.float64)
+    config = PapaConfig(0.1, 0.9, variant=variant, bound_ratio=1.1)
+    networks = random_predictor(7, 1.0), random_predictor(8)
+    given = {"alphas_cumprod": ALPHAS, **batch}
+    parts, _ = papa_parts(*networks, labels=y, config=config, **given)
+    plain = dataclasses.replace(config, distillation=0.0)
+    of_likes = papa_loss(*networks, labels=y.clamp(min=0), config=plain, **given)
+    of_dislikes = papa_loss(*networks, labels=y.clamp(max=0), config=plain, **given)
+    whole = papa_loss(*networks, labels=y, config=config, **given)
+    expected = torch.stack([of_likes, of_dislikes, whole - of_likes - of_dislikes])
+    torch.testing.assert_close(parts, expected)
+    assert bool((parts[[0, 2]] > 0).all())
+    assert parts[1] < 0
 
 
 def test_single_precision_agrees_to_one_in_a_million(batch: dict[str, Tensor]) -> None:
@@ -585,6 +605,7 @@ def test_a_step_follows_the_gradient_of_the_whole_objective(studio: Studio, vari
         )  # fmt: skip
         expected = torch.autograd.grad(loss, fresh.adapter.parameters())
     assert report.loss == [pytest.approx(float(loss.detach()), rel=1e-4)]
+    assert [sum(parts) for parts in report.parts] == pytest.approx(report.loss)
     for own, whole in zip(first_gradients(moments), expected, strict=True):
         torch.testing.assert_close(own, whole, rtol=1e-3, atol=1e-5)
 

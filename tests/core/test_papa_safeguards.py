@@ -216,6 +216,22 @@ def test_the_report_tells_the_drift() -> None:
     assert Studio().update(measure_drift=False)[0].drift is None
 
 
+@pytest.mark.parametrize("limit", [None, 1.0])
+def test_predictions_that_are_not_finite_afterwards_undo_the_update(limit: float | None) -> None:
+    """The adapter's tensors may all be finite, and the network overflow with them."""
+    studio = Studio()
+    before = studio.adapter.state_dict()
+
+    def overflow(x_t: Tensor, t: Tensor, index: Tensor) -> Tensor:
+        learning = torch.is_grad_enabled() or studio.adapter.scale == 0
+        return studio.net(x_t, t) * (1.0 if learning else torch.nan)
+
+    report, _ = studio.update(replace(CONFIG, drift_limit=limit), predict=overflow)
+    assert "predictions" in str(report.rolled_back)
+    assert report.drift is None
+    assert same(studio.adapter.state_dict(), before)
+
+
 def test_an_update_stops_before_it_passes_the_drift_limit() -> None:
     free, _ = Studio().update(replace(CONFIG, steps=12))
     assert free.drift is not None
