@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+Unit = Literal["fraction", "timestep", "sigma"]  # of EPAPA's boundary
+
 
 def elbo_weights(alphas_cumprod: Tensor) -> Tensor:
     """ELBO weight of each discrete timestep, c_t = (1−α_t) / (α_t (1−ᾱ_{t−1})), with c_0 = 0.
@@ -93,9 +95,7 @@ class NoiseSchedule:
         alpha = 1 - sigma if self.flow else torch.ones_like(sigma)
         return alpha, sigma, (alpha**2 + sigma**2).sqrt()
 
-    def boundary(
-        self, at: float, unit: Literal["timestep", "sigma", "fraction"] = "fraction"
-    ) -> tuple[int, float]:
+    def boundary(self, at: float, unit: Unit = "fraction") -> tuple[int, float]:
         """EPAPA's boundary as (timestep t0, σ gate): learn t ≥ t0, sample adapted at σ ≥ gate.
 
         at: a timestep 0…T−1, a σ of the model's own, or the fraction of the timesteps, at the clean

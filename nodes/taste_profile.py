@@ -10,6 +10,8 @@ from ..core.profile import ProfileError
 from . import host
 from .wires import CATEGORY, TasteType
 
+UNITS = ("fraction", "timestep", "sigma")  # of the boundary
+
 
 class TasteProfile(io.ComfyNode):
     @classmethod
@@ -46,10 +48,21 @@ class TasteProfile(io.ComfyNode):
                     "boundary",
                     default=0.3,
                     min=0.0,
-                    max=0.95,
+                    max=10000.0,
                     step=0.05,
-                    tooltip="EPAPA: the share of the timesteps, at the clean end, that is left to "
-                    "the base model, in learning and in drawing. 0 is plain PAPA.",
+                    round=0.001,
+                    tooltip="EPAPA: below it, at the clean end, the base model is left alone, in "
+                    "learning and in drawing, which keeps its fine detail. 0 is plain PAPA: it "
+                    "learns more, and sooner. In the unit below.",
+                ),
+                io.Combo.Input(
+                    "boundary_unit",
+                    options=list(UNITS),
+                    default=UNITS[0],
+                    optional=True,
+                    tooltip="fraction: the share of the model's timesteps, below 1 (the paper's "
+                    "400 of 1000 is 0.4). timestep: one of them, from 0. sigma: a noise level of "
+                    "the model's own, 0 to 1 for SD3, Flux and other flow models.",
                 ),
             ],
             outputs=[io.Model.Output(), TasteType.Output(display_name="TASTE")],
@@ -66,10 +79,16 @@ class TasteProfile(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, name: str, rank: int, strength: float, boundary: float
+        cls,
+        model: Any,
+        name: str,
+        rank: int,
+        strength: float,
+        boundary: float,
+        boundary_unit: str = UNITS[0],
     ) -> io.NodeOutput:
         profile = host.store().open(name)
-        taste = host.taste_of(model, profile, rank, strength, boundary)
+        taste = host.taste_of(model, profile, rank, strength, boundary, boundary_unit)
         return io.NodeOutput(taste.model, taste)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...core.adapter import LiveAdapter
 from ...core.profile import TasteProfile
+from ...core.schedule import Unit
 from .families import unet_names
 from .training import make_trainable, noise_schedule
 
@@ -103,27 +104,47 @@ def base_hash(model: ModelPatcher) -> str:
 
 
 def taste_of(
-    model: ModelPatcher, profile: TasteProfile, rank: int, strength: float, boundary: float
+    model: ModelPatcher,
+    profile: TasteProfile,
+    rank: int,
+    strength: float,
+    boundary: float,
+    unit: Unit = "fraction",
 ) -> Taste:
     """The profile's live adapter on a clone of ``model``, loaded with the active revision.
 
-    boundary: the share of the timesteps, at the clean end, that is left to the base model, 0…1.
-    Raises ValueError if the model already carries a taste, or if the profile was begun with another
-    base model or rank.
+    boundary: below it the base model is left alone; in ``unit``, as `NoiseSchedule.boundary` takes
+    it. Raises ValueError if the model already carries a taste, if the profile was begun with
+    another base model or rank, and if the boundary leaves nothing to learn.
     """
     if any(key.startswith(INJECTION) for key in model.injections):
         raise ValueError(
             "This MODEL already carries a taste: connect Taste Profile to the MODEL as it comes "
             "from the loader, once."
         )
-    if not 0.0 <= boundary < 1.0:
-        raise ValueError(f"boundary is a share of the denoising below 1, not {boundary}")
+    timestep, sigma = _boundary(model, boundary, unit)
     live = _live_taste(model, profile, rank)
     live.load_active_revision()
-    timestep, sigma = 0, 0.0
-    if boundary > 0:
-        timestep, sigma = noise_schedule(model).boundary(boundary, "fraction")
     return Taste(live, _with_adapter(model, live, strength, sigma), strength, timestep)
+
+
+def _boundary(model: ModelPatcher, boundary: float, unit: Unit) -> tuple[int, float]:
+    """EPAPA's (timestep, σ gate); (0, 0) also for models that have no table of σ."""
+    if boundary == 0:
+        return 0, 0.0
+    schedule = noise_schedule(model)
+    try:
+        return schedule.boundary(boundary, unit)
+    except ValueError:
+        ends = {
+            "fraction": "at least 0 and below 1",
+            "timestep": f"0 to {len(schedule) - 1}",
+            "sigma": f"0 to {float(schedule.sigmas[-1]):.4g}",
+        }
+        raise ValueError(
+            f"Taste Profile's boundary is {boundary:g}, and as a {unit} of this model it must be "
+            f"{ends[unit]}: lower boundary, or set boundary_unit to what you mean."
+        ) from None
 
 
 def _live_taste(model: ModelPatcher, profile: TasteProfile, rank: int) -> LiveTaste:

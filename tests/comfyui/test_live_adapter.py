@@ -10,8 +10,11 @@ import pytest
 import torch
 from palate.starter.generate import Starter
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+
+from launch.client import PromptFailed
 
 pytestmark = pytest.mark.comfyui
 
@@ -223,6 +226,45 @@ def test_epapa_learns_and_its_file_says_so(lab: Any, flow: Any) -> None:
     with safe_open(lab.lora_path(name), "pt") as file:
         said = file.metadata()
     assert (said["palate.method"], said["palate.boundary"]) == ("EPAPA", "700")
+
+
+def test_the_boundary_may_be_told_in_any_unit(lab: Any, flow: Any, taught: str) -> None:
+    drawn = [
+        lab.sample(name=taught, boundary=boundary, boundary_unit=unit)
+        for unit, boundary in (("fraction", 0.5), ("timestep", 500), ("sigma", sigma_of(500)))
+    ]
+    assert flow.same(drawn[0], drawn[1])
+    assert flow.same(drawn[0], drawn[2])
+    assert not flow.same(drawn[0], lab.sample(name=taught))
+
+
+def sigma_of(timestep: int) -> float:
+    """Of the starter model, which has Stable Diffusion's schedule; rounded down."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    kept = torch.cumprod(1 - betas, 0)[timestep]
+    return float(((1 - kept) / kept).sqrt()) - 1e-4
+
+
+@pytest.mark.parametrize(
+    ("unit", "boundary", "allowed"),
+    [("fraction", 400, "below 1"), ("timestep", 1000, "0 to 999"), ("sigma", 15, "0 to 14.61")],
+)
+def test_a_boundary_that_leaves_nothing_says_what_is_possible(
+    lab: Any, unit: str, boundary: float, allowed: str
+) -> None:
+    with pytest.raises(PromptFailed, match=f"boundary is {boundary}.*{unit}.*{allowed}.*lower"):
+        lab.sample(name="too high", boundary=boundary, boundary_unit=unit)
+
+
+def test_an_update_stops_at_its_drift_limit_and_draws_what_it_did(lab: Any, flow: Any) -> None:
+    graph = flow.whole_round("limited", 900, rater="dark", steps=8, drift_limit=0.002)
+    graph.add("report", "PreviewAny", source=["update", 1])
+    graph.add("picture", "PreviewImage", images=["update", 3])
+    run = lab.run(graph)
+    assert "drift limit 0.002" in run.outputs["report"]["text"][0]
+    drifts = [r["report"].get("drift", 0) for r in lab.profile("limited")["revisions"]]
+    assert max(drifts) <= 0.002
+    assert Image.open(run.path("picture", "images")).size[0] == 960
 
 
 def test_a_model_that_carried_a_taste_is_let_go(lab: Any, flow: Any) -> None:
