@@ -112,6 +112,7 @@ def main() -> None:
     report = reports.load(out)
     if not options.table:
         learn(options, plan, report, out)
+        report = reports.load(out)
     print("\n" + reports.table(report, 15, plan.interactions))
     reports.plot(report, PLOTTED, out.with_suffix(".png"))
 

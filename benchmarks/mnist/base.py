@@ -109,7 +109,8 @@ class Ddpm:
         self.shape = (1, size.pixels, size.pixels)
         self._rows = [0, 0]
         ladder = (torch.arange(size.sampling, 0, -1) / size.sampling) ** size.power
-        self.ladder = ((T - 1) * ladder).round().long().clamp(min=1).tolist()
+        self.ladder = ((T - 1) * ladder).round().long().clamp(min=1)
+        self.signal = torch.cat([ALPHAS_CUMPROD[self.ladder], torch.ones(1, dtype=torch.float64)])
 
     @classmethod
     def cached(cls, images: Tensor, size: Size, work: Path, device: torch.device) -> Ddpm:
@@ -135,34 +136,40 @@ class Ddpm:
         self._rows = [0, 0]
         return plain, gradient
 
-    def transition(self, x: Tensor, i: int) -> tuple[Tensor, Tensor, float]:
-        """DDIM-η's step i of the ladder: mean (n, …) of p(x_s | x_t), x̂0, and its σ."""
-        t = self.ladder[i]
-        before = self.ladder[i + 1] if i + 1 < len(self.ladder) else None
-        now = float(ALPHAS_CUMPROD[t])
-        then = 1.0 if before is None else float(ALPHAS_CUMPROD[before])
+    def transition(self, x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """DDIM-η from the ladder's ``step`` (n,): mean (n, …) and σ (n, 1, 1, 1) of p(x_s | x_t).
+
+        The denoised estimate is clamped to [−1, 1]; the last step's σ is 0.
+        """
+        t = self.ladder[step]
+        now, then = (a.view(-1, 1, 1, 1).to(x) for a in (self.signal[step], self.signal[step + 1]))
         with half(self.device):
-            noise = self.predict_noise(x, torch.full((len(x),), t))
-        noise = noise.float()
-        x0 = ((x - (1 - now) ** 0.5 * noise) / now**0.5).clamp(-1, 1)
-        noise = (x - now**0.5 * x0) / (1 - now) ** 0.5
-        sigma = self.size.eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
-        mean = then**0.5 * x0 + max(0.0, 1 - then - sigma**2) ** 0.5 * noise
-        return mean, x0, sigma
+            noise = self.predict_noise(x, t)
+        x0 = ((x - (1 - now).sqrt() * noise.float()) / now.sqrt()).clamp(-1, 1)
+        noise = (x - now.sqrt() * x0) / (1 - now).sqrt()
+        sigma = self.size.eta * ((1 - then) / (1 - now) * (1 - now / then)).clamp(min=0).sqrt()
+        mean = then.sqrt() * x0 + (1 - then - sigma**2).clamp(min=0).sqrt() * noise
+        return mean, sigma
 
     @torch.no_grad()
+    def trajectory(
+        self, count: int, generator: torch.Generator, adapter: Any = None, boundary: int = 0
+    ) -> Tensor:
+        """x along the ladder, pure noise first: (steps + 1, count, 1, H, W). ``adapter`` works at
+        t ≥ ``boundary`` only (EPAPA)."""
+        path = [torch.randn((count, *self.shape), generator=generator).to(self.device)]
+        for i, t in enumerate(self.ladder.tolist()):
+            with gate(adapter, t >= boundary):
+                mean, sigma = self.transition(path[-1], torch.full((count,), i))
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            path.append(mean + sigma * noise)
+        return torch.stack(path)
+
     def sample(
         self, count: int, generator: torch.Generator, adapter: Any = None, boundary: int = 0
     ) -> Tensor:
-        """x0 (count, 1, H, W) in [−1, 1]. ``adapter`` works at t ≥ ``boundary`` only (EPAPA)."""
-        x = torch.randn((count, *self.shape), generator=generator).to(self.device)
-        for i, t in enumerate(self.ladder):
-            with gate(adapter, t >= boundary):
-                mean, _, sigma = self.transition(x, i)
-            x = mean
-            if sigma > 0:
-                x = x + sigma * torch.randn(x.shape, generator=generator).to(x)
-        return x.clamp(-1, 1)
+        """x0 (count, 1, H, W) in [−1, 1], as the end of `trajectory`."""
+        return self.trajectory(count, generator, adapter, boundary)[-1].clamp(-1, 1)
 
 
 def gate(adapter: Any, is_on: bool) -> Any:

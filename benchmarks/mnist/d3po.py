@@ -23,16 +23,6 @@ BETA, CLIP = 0.1, 0.1
 STEPS_AT_ONCE = 5
 
 
-@torch.no_grad()
-def trajectory(ddpm: Ddpm, count: int, generator: torch.Generator) -> Tensor:
-    """x along the sampler's ladder, the noise first: (steps + 1, count, 1, H, W)."""
-    path = [torch.randn((count, *ddpm.shape), generator=generator).to(ddpm.device)]
-    for i in range(len(ddpm.ladder)):
-        mean, _, sigma = ddpm.transition(path[-1], i)
-        path.append(mean + sigma * torch.randn(mean.shape, generator=generator).to(mean))
-    return torch.stack(path)
-
-
 def update(
     ddpm: Ddpm,
     adapter: Any,
@@ -51,23 +41,23 @@ def update(
         steps = torch.randperm(len(ddpm.ladder) - 1, generator=generator)  # the last has σ = 0
         for some in steps.split(STEPS_AT_ONCE):
             optimizer.zero_grad(set_to_none=True)
-            for i in some.tolist():
-                loss = step_loss(ddpm, adapter, path, i, labels) / len(some)
-                loss.backward(inputs=adapter.parameters())
+            loss_of(ddpm, adapter, path, some, labels).backward(inputs=adapter.parameters())
             torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
             optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return optimizer_tensors(optimizer, adapter)
 
 
-def step_loss(ddpm: Ddpm, adapter: Any, path: Tensor, i: int, labels: Tensor) -> Tensor:
-    """The loss at step i of the ladder, over all pairs of a liked and a disliked image."""
-    x, following = path[i], path[i + 1]
+def loss_of(ddpm: Ddpm, adapter: Any, path: Tensor, steps: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss of ``steps`` (s,) of the ladder, over all pairs of a like and a dislike."""
+    images = path.shape[1]
+    x, following = path[steps].flatten(0, 1), path[steps + 1].flatten(0, 1)
+    each = steps.repeat_interleave(images)
     with torch.no_grad(), adapter.scaled(0.0):
-        reference, _, sigma = ddpm.transition(x, i)
-    mean, _, _ = ddpm.transition(x, i)
+        reference, sigma = ddpm.transition(x, each)
+    mean, _ = ddpm.transition(x, each)
     squares = (following - reference).square() - (following - mean).square()
-    log_ratio = (squares / (2 * sigma**2)).flatten(1).mean(1)
+    log_ratio = (squares / (2 * sigma**2)).flatten(1).mean(1).view(len(steps), images)
     log_ratio = log_ratio.clamp(math.log(1 - CLIP), math.log(1 + CLIP))
-    margins = log_ratio[labels > 0][:, None] - log_ratio[labels < 0][None]
+    margins = log_ratio[:, labels > 0, None] - log_ratio[:, None, labels < 0]
     return -F.logsigmoid(BETA * margins).mean()

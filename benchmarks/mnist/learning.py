@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,9 +17,10 @@ from . import d3po
 from .arms import Arm
 from .base import ALPHAS_CUMPROD, Ddpm
 from .oracle import Oracle, measures
-from .weights import AllWeights
+from .weights import AllWeights, folded
 
 EARLY = 5  # interactions
+WINDOW = 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def run(
     plan: Plan,
 ) -> dict[str, Any]:
     """The measures after the interactions of ``plan``, and what they cost."""
-    learner = Learner(ddpm, oracle, arm, seed, plan.images)
+    learner = Learner(ddpm, oracle, arm, seed, plan)
     curve = {}
     for interaction in range(1, plan.interactions + 1):
         if arm.kind not in ("none", "best of"):
@@ -77,8 +78,9 @@ def run(
 class Learner:
     """A base model with an adapter that learns from rated images."""
 
-    def __init__(self, ddpm: Ddpm, oracle: Oracle, arm: Arm, seed: int, images: int) -> None:
-        self.ddpm, self.oracle, self.arm, self.seed, self.images = ddpm, oracle, arm, seed, images
+    def __init__(self, ddpm: Ddpm, oracle: Oracle, arm: Arm, seed: int, plan: Plan) -> None:
+        self.ddpm, self.oracle, self.arm, self.seed = ddpm, oracle, arm, seed
+        self.images, self.interactions = plan.images, plan.interactions
         self.generator = torch.Generator().manual_seed(1000 + seed)
         self.adapter = adapter_of(ddpm, arm, seed)
         self.optimizer: dict[str, Tensor] = {}
@@ -90,18 +92,14 @@ class Learner:
     def interact(self, interaction: int) -> None:
         """Draws images, has them rated, and learns from them and from the earlier ones."""
         began = time.process_time()
+        path = self._drawn()
+        x0 = path[-1].clamp(-1, 1)
+        labels = self.oracle.likes(x0)
+        self.liked.append(int((labels > 0).sum()))
+        self.cost.drawing_rows += sum(self.ddpm.take_rows())
+        self.cost.drawing_seconds += time.process_time() - began
+        began = time.process_time()
         with self.adapter.attached():
-            if self.arm.kind == "d3po":
-                path = d3po.trajectory(self.ddpm, self.images, self.generator)
-                x0 = path[-1].clamp(-1, 1)
-            else:
-                boundary = self.arm.config.first_timestep
-                x0 = self.ddpm.sample(self.images, self.generator, self.adapter, boundary)
-            self.cost.drawing_rows += sum(self.ddpm.take_rows())
-            self.cost.drawing_seconds += time.process_time() - began
-            labels = self.oracle.likes(x0)
-            self.liked.append(int((labels > 0).sum()))
-            began = time.process_time()
             if self.arm.kind == "d3po":
                 self.optimizer = d3po.update(
                     self.ddpm, self.adapter, path, labels, self.arm, self.generator, self.optimizer
@@ -110,15 +108,28 @@ class Learner:
                 self.latents.append(x0)
                 self.labels.append(labels.clamp(min=0) if self.arm.likes_only else labels)
                 self._papa(interaction)
-            plain, gradient = self.ddpm.take_rows()
-            self.cost.learning_plain_rows += plain
-            self.cost.learning_gradient_rows += gradient
-            self.cost.learning_seconds += time.process_time() - began
+        plain, gradient = self.ddpm.take_rows()
+        self.cost.learning_plain_rows += plain
+        self.cost.learning_gradient_rows += gradient
+        self.cost.learning_seconds += time.process_time() - began
+
+    def _drawn(self) -> Tensor:
+        """The images to rate, behind the steps that led to them: (steps + 1, images, 1, H, W)."""
+        model, boundary = folded(self.ddpm, self.adapter), self.arm.config.first_timestep
+        with model.attached():
+            return self.ddpm.trajectory(self.images, self.generator, model, boundary)
 
     def _papa(self, interaction: int) -> None:
         """The authors step once an image; we step on all of them, with replay."""
         latents, labels = torch.cat(self.latents), torch.cat(self.labels)
         config = self.arm.config
+        if self.arm.baseline:
+            liked = self.share_liked()
+            labels = torch.where(labels > 0, 1 - liked, labels.clamp(min=-liked))
+        if self.arm.ends_at < 1:
+            done = 0.5 - 0.5 * math.cos(math.pi * interaction / self.interactions)
+            rate = config.learning_rate * (1 - done * (1 - self.arm.ends_at))
+            config = replace(config, learning_rate=rate)
         if self.arm.kind == "authors":
             for i in range(len(labels) - self.images, len(labels)):
                 first = 0 if config.replay else i
@@ -128,6 +139,11 @@ class Learner:
             config = replace(config, steps=self.arm.early_steps)
         groups = torch.arange(len(self.labels)).repeat_interleave(self.images)
         self._update(RatedSamples(latents, labels, self.images, groups), config)
+
+    def share_liked(self) -> float:
+        """Of the last interactions' images, with one like and one dislike to begin with."""
+        recent = self.liked[-WINDOW:]
+        return (sum(recent) + 1) / (len(recent) * self.images + 2)
 
     def _update(self, samples: RatedSamples, config: Any) -> None:
         def predict(x_t: Tensor, t: Tensor, index: Tensor) -> Tensor:
@@ -143,13 +159,12 @@ class Learner:
     def fresh(self, count: int) -> Tensor:
         """Samples of the model as it is, from noise that is the same for all arms of a seed."""
         generator = torch.Generator().manual_seed(777_000 + self.seed)
-        boundary = self.arm.config.first_timestep
+        model, boundary = folded(self.ddpm, self.adapter), self.arm.config.first_timestep
 
         def draw(some: int) -> Tensor:
-            return self.ddpm.sample(some, generator, self.adapter, boundary)
+            return self.ddpm.sample(some, generator, model, boundary)
 
-        learns = self.arm.kind not in ("none", "best of")
-        with self.adapter.attached() if learns else nullcontext():
+        with model.attached():
             found = best_of(draw, self.oracle, self.arm.count, count)
         self.ddpm.take_rows()
         return found

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from palate.core.adapter import LiveAdapter
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from .base import Ddpm
@@ -15,9 +17,9 @@ from .base import Ddpm
 class AllWeights:
     """Every weight learns: a trainable copy beside the frozen base, which scale 0 brings back."""
 
-    def __init__(self, ddpm: Ddpm) -> None:
+    def __init__(self, ddpm: Ddpm, module: nn.Module | None = None) -> None:
         self._ddpm, self._base = ddpm, ddpm.unet
-        self.module = copy.deepcopy(ddpm.unet).requires_grad_(True)
+        self.module = copy.deepcopy(ddpm.unet).requires_grad_(True) if module is None else module
         self.targets: list[str] = []
         self.base_dtype = torch.float32
 
@@ -52,3 +54,18 @@ class AllWeights:
             yield
         finally:
             self._ddpm.unet = before
+
+
+def folded(ddpm: Ddpm, adapter: LiveAdapter | AllWeights) -> AllWeights:
+    """The model as it is, for sampling: a LoRA is folded into a copy of the weights, which costs
+    less than to compute it beside them."""
+    if isinstance(adapter, AllWeights):
+        return adapter
+    with adapter.attached():
+        module = copy.deepcopy(ddpm.unet)
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()  # type: ignore[attr-defined]
+            parent, _, leaf = name.rpartition(".")
+            module.get_submodule(parent)._modules[leaf] = layer.get_base_layer()
+    return AllWeights(ddpm, module)
