@@ -34,6 +34,9 @@ export function withSide(shown, side, revision) {
   return next;
 }
 
+/** Any of the revisions has previews. @param {Profile} profile */
+export const isDrawn = ({ revisions }) => revisions.some((r) => r.previews.length > 0);
+
 /** How many seeds the two have previews at. @param {Profile} profile @param {{a: number, b: number}} pair */
 export function seedCount({ revisions }, { a, b }) {
   const counts = revisions

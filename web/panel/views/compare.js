@@ -1,7 +1,7 @@
 // @ts-check
 /** Two revisions side by side, at the same prompt and seed. */
 
-import { comparedPair, seedCount } from "../comparing.js";
+import { comparedPair, isDrawn, seedCount } from "../comparing.js";
 import { h, icon } from "../dom.js";
 import { NEXT, PREVIOUS } from "../icons.js";
 import { revisionName, titleOf } from "../words.js";
@@ -13,21 +13,30 @@ import { revisionName, titleOf } from "../words.js";
 /** @param {State} state @param {Profile} profile @param {(path: string) => string} url */
 export function compare(state, profile, url) {
   const pair = comparedPair(profile, state.pair);
+  if (!isDrawn(profile)) {
+    const nothing = h("p", { class: "palate-empty" }, `Nothing is drawn yet. ${HOW}`);
+    return section(h("h3", {}, "Compare"), nothing);
+  }
   const count = seedCount(profile, pair);
   const seed = count ? state.seed % count : 0;
-  return h(
-    "section",
-    { class: "palate-compare", "data-key": "compare", "aria-label": "Compare two revisions" },
+  return section(
     h("div", { class: "palate-row" }, h("h3", {}, "Compare"), count > 1 && seeds(seed, count)),
-    count === 0 && h("p", { class: "palate-empty" }, `Nothing is drawn yet. ${HOW}`),
     h(
       "div",
       { class: "palate-pair" },
-      side({ name: "a", number: pair.a, state, profile, seed, count, url }),
-      side({ name: "b", number: pair.b, state, profile, seed, count, url }),
+      side({ name: "a", number: pair.a, state, profile, seed, url }),
+      side({ name: "b", number: pair.b, state, profile, seed, url }),
     ),
   );
 }
+
+/** @param {...Node} children */
+const section = (...children) =>
+  h(
+    "section",
+    { class: "palate-compare", "data-key": "compare", "aria-label": "Compare two revisions" },
+    ...children,
+  );
 
 const HOW = "Connect a VAE to PAPA Update to have previews drawn.";
 
@@ -59,16 +68,16 @@ const turn = (step, title, path) =>
 
 /**
  * @param {{name: "a" | "b", number: number, state: State, profile: Profile, seed: number,
- *   count: number, url: (path: string) => string}} view
+ *   url: (path: string) => string}} view
  */
-function side({ name, number, state, profile, seed, count, url }) {
+function side({ name, number, state, profile, seed, url }) {
   const revision = profile.revisions.find((r) => r.revision === number);
   const letter = name.toUpperCase();
   const inUse = number === profile.active;
   return h(
     "figure",
     { class: inUse ? "palate-side is-active" : "palate-side", "data-key": `side-${name}` },
-    count > 0 && picture(revision, seed, letter, url),
+    picture(revision, seed, letter, url),
     h(
       "figcaption",
       {},

@@ -2,7 +2,7 @@
 /** Every revision, newest first: what it draws, what it learnt from, and where it branched off. */
 
 import { isBranch, lineage, rails } from "../branches.js";
-import { comparedPair, seedCount } from "../comparing.js";
+import { comparedPair, isDrawn, seedCount } from "../comparing.js";
 import { h } from "../dom.js";
 import { ago, plural, revisionName, shortValue, titleOf, updateLine } from "../words.js";
 import { thumbs } from "./thumbs.js";
@@ -22,8 +22,8 @@ export function timeline(state, profile, url) {
   const beside = rails(newestFirst, lit);
   const rows = newestFirst.slice(0, state.older);
   const lanes = Math.min(LANES, 1 + Math.max(...beside.slice(0, rows.length).map((r) => r.lane)));
-  const pair = comparedPair(profile, state.pair);
-  const count = seedCount(profile, pair);
+  const pair = isDrawn(profile) ? comparedPair(profile, state.pair) : null;
+  const count = pair ? seedCount(profile, pair) : 0;
   const left = newestFirst.length - rows.length;
   return h(
     "section",
@@ -65,7 +65,7 @@ export function timeline(state, profile, url) {
 
 /**
  * @param {{state: State, profile: Profile, revision: Revision, rail: Rail, isLit: boolean,
- *   pair: {a: number, b: number}, seed: number, url: (path: string) => string}} view
+ *   pair: {a: number, b: number} | null, seed: number, url: (path: string) => string}} view
  */
 function row({ state, profile, revision, rail, isLit, pair, seed, url }) {
   const number = revision.revision;
@@ -89,10 +89,13 @@ function row({ state, profile, revision, rail, isLit, pair, seed, url }) {
         "div",
         { class: "palate-row" },
         h("b", {}, titleOf(number)),
-        h("span", { class: "palate-sides" }, [
-          sideButton("a", number, pair.a),
-          sideButton("b", number, pair.b),
-        ]),
+        pair &&
+          h(
+            "span",
+            { class: "palate-sides" },
+            sideButton("a", number, pair.a),
+            sideButton("b", number, pair.b),
+          ),
       ),
       h("p", { class: "palate-sub", title: details(revision) }, told(revision)),
       h(
