@@ -191,7 +191,7 @@ export const host = {
 
 /** Taste Profile nodes that a run would use. @param {string} name @returns {any[]} */
 const tasteNodes = (name) =>
-  everyNode(app.graph.rootGraph ?? app.graph).filter(
+  everyNode(app.graph?.rootGraph ?? app.graph).filter(
     (node) =>
       node.comfyClass === TASTE_NODE &&
       !MUTED.includes(node.mode) &&
@@ -200,7 +200,7 @@ const tasteNodes = (name) =>
 
 /** The nodes of a graph and of the subgraphs in it. @param {any} graph @returns {any[]} */
 const everyNode = (graph) =>
-  graph.nodes.flatMap((/** @type {any} */ node) =>
+  (graph?.nodes ?? []).flatMap((/** @type {any} */ node) =>
     node.subgraph ? [node, ...everyNode(node.subgraph)] : [node],
   );
 

@@ -343,6 +343,42 @@ def test_hundreds_of_revisions_are_drawn_thirty_at_a_time_and_redrawn_in_place(r
 
 
 @pytest.mark.parametrize(
+    ("progress", "posted"),
+    [
+        (None, [["/palate/profiles/warm%20one/revision", {"revision": 1}]]),
+        ({"profile": "warm one", "done": 1, "total": 6, "stage": "learning"}, []),
+        (
+            {"profile": "another", "done": 1, "total": 6, "stage": "learning"},
+            [["/palate/profiles/warm%20one/revision", {"revision": 1}]],
+        ),
+    ],
+)
+def test_a_revision_is_not_changed_under_an_update_that_would_change_it_again(
+    run: Run, progress: Any, posted: list[Any]
+) -> None:
+    body = """
+      const [progress, revisions] = args;
+      const profile = { name: 'warm one', revisions, active: 2, learnt: null, budget: null };
+      const posted = [];
+      const host = {
+        get: async (path) => path.includes('profiles/') ? profile :
+          { queries: [], profiles: [{ name: 'warm one', ratings: 1 }] },
+        post: async (path, body) => void posted.push([path, body]),
+        isRunning: async () => true, recall: () => null, remember: () => {},
+        strength: () => ({ values: [1], wired: 0 }),
+      };
+      const controller = m.createController(host);
+      return controller.refresh().then(() => {
+        controller.state.progress = progress;
+        return controller.useRevision(1);
+      }).then(() => ({ posted, note: controller.state.note.text }));
+    """
+    seen = run("panel/controller.js", body, progress, revisions([None, 0, 1]))
+    assert seen["posted"] == posted
+    assert ("learning" in seen["note"]) == (not posted)
+
+
+@pytest.mark.parametrize(
     ("key", "held", "target", "taken"),
     [
         ("z", "", "button", True),

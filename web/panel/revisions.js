@@ -35,8 +35,11 @@ export function createRevisions(host, { state, set, attempt }, { refresh }, { un
   /** Makes a revision the active one. @param {number} revision */
   const use = (revision) =>
     attempt(async () => {
-      const { profile } = state;
+      const { profile, progress } = state;
       if (!profile || state.busy || revision === profile.active) return;
+      if (progress?.profile === profile.name && progress.stage === "learning") {
+        return say("The model is learning. Go back when it is done, or stop the run.");
+      }
       const from = profile.active;
       set({ busy: true, error: null });
       try {
