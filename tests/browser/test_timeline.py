@@ -143,6 +143,9 @@ def test_an_artist_looks_back_compares_and_goes_back(
     assert page.focused() == "Compare: revision 1 as A"
     page.find("[data-change=compare-b]").send_keys("Base")
     wait_pair(page, profile, 1, 0, seed=0)
+    page.click("[data-key=revision-2] .palate-looks .is-shown")
+    wait_pair(page, profile, 2, 0, seed=0)
+    page.click("[data-key=revision-1] .palate-looks .is-shown")
     page.click("[data-key=side-a] [data-do=revision]")
     until("revision 1 in use", lambda: taste(server, profile)["active"] == 1)
     assert draw(server, drawing) == taught

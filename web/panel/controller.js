@@ -135,6 +135,7 @@ export function createController(host) {
     undo: revisions.undo,
     useRevision: revisions.use,
     compare: history.compare,
+    look: history.look,
     turnSeed: history.turnSeed,
     showOlder: history.showOlder,
     setStrength: history.setStrength,

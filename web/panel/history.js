@@ -15,6 +15,12 @@ export function createHistory(host, { state, set }, { readStrength }) {
     if (profile) set({ pair: withSide(comparedPair(profile, pair), side, revision) });
   }
 
+  /** Compares a revision, as A, at one of the seeds. @param {number} revision @param {number} seed */
+  function look(revision, seed) {
+    compare("a", revision);
+    set({ seed });
+  }
+
   /** Goes to another of the seeds, round and round. @param {number} step */
   function turnSeed(step) {
     const { profile, pair, seed } = state;
@@ -31,6 +37,7 @@ export function createHistory(host, { state, set }, { readStrength }) {
 
   return {
     compare,
+    look,
     turnSeed,
     setStrength,
     keepStrength: host.noteChange,

@@ -93,6 +93,10 @@ export function mount(container, controller, options) {
         return controller.compare("a", number);
       case "compare-b":
         return controller.compare("b", number);
+      case "look": {
+        const [revision, seed] = value.split("/").map(Number);
+        return controller.look(revision, seed);
+      }
       case "seed":
         return controller.turnSeed(number);
       case "older":

@@ -143,27 +143,31 @@ const details = ({ created, report }) =>
 /** One preview at the seed that is compared; all of them where there is room. @param {Revision} revision @param {number} seed @param {(path: string) => string} url */
 function looks({ revision, previews, thumbnail }, seed, url) {
   const name = titleOf(revision);
-  if (previews.length) {
-    const shown = seed < previews.length ? seed : 0;
-    return h(
-      "div", // what a click does here, the button A does for the keyboard
-      { class: "palate-looks", "data-do": "compare-a", "data-value": revision },
-      previews.map((path, i) =>
-        small(url(path), `${name} at seed ${i + 1}`, i === shown ? "is-shown" : null),
-      ),
-    );
-  }
-  const what = `${name}: the image liked best of those it learnt from`;
+  const shown = seed < previews.length ? seed : 0;
   return h(
     "div",
     { class: "palate-looks" },
-    thumbnail ? small(url(thumbnail), what, "is-shown") : h("span", { class: "palate-blank" }),
+    previews.map((path, i) =>
+      // a click does what the button A does for the keyboard
+      small(url(path), `${name} at seed ${i + 1}`, {
+        class: i === shown ? "is-shown" : null,
+        "data-do": "look",
+        "data-value": `${revision}/${i}`,
+      }),
+    ),
+    !previews.length && (thumbnail ? standIn(url(thumbnail), name) : blank()),
   );
 }
 
-/** @param {string} src @param {string} alt @param {string | null} className */
-const small = (src, alt, className) =>
-  h("img", { src, alt, title: alt, class: className, loading: "lazy", decoding: "async" });
+/** @param {string} src @param {string} name */
+const standIn = (src, name) =>
+  small(src, `${name}: the image liked best of those it learnt from`, { class: "is-shown" });
+
+const blank = () => h("span", { class: "palate-blank" });
+
+/** @param {string} src @param {string} alt @param {Record<string, any>} attributes */
+const small = (src, alt, attributes) =>
+  h("img", { src, alt, title: alt, loading: "lazy", decoding: "async", ...attributes });
 
 /** The questions that a revision learnt from. @param {State} state @param {number} number @param {(path: string) => string} url */
 function picked({ past }, number, url) {
