@@ -46,7 +46,14 @@ PLANS = {
     "reduced": Plan(30, 10, {5: 100, 10: 100, 15: 500, 30: 500}),
     "full": Plan(30, 10, {5: 500, 10: 500, 15: 2000, 20: 500, 30: 2000}),
 }
-PLOTTED = ["PAPA code", "PAPA figure", "ours LoRA", "ours all weights", "EPAPA 200", "D3PO"]
+PLOTTED = [
+    "PAPA code",
+    "PAPA figure",
+    "ours LoRA",
+    "ours all weights",
+    "EPAPA 200",
+    "D3PO rate 1e-3",
+]
 
 
 def arm_of(text: str, full: bool = False) -> Arm:

@@ -15,8 +15,7 @@ Kind = Literal["papa", "authors", "d3po", "none", "best of"]
 # Chosen on seed 100.
 OURS = PapaConfig(steps=3, timesteps=4, bound_ratio=1.2, replay=10, checkpointing="off")
 AUTHORS = replace(PapaConfig.authors(timesteps=32), rows=128, precision="auto", checkpointing="off")
-ALL_RATE = 1e-4  # of all weights; OURS.learning_rate is a LoRA's
-D3PO_RATE = 1e-3  # 3e-5 as published
+ALL_RATE = 5e-5  # of all weights; OURS.learning_rate is a LoRA's
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,17 @@ def ours(**settings: Any) -> Arm:
 
 
 def epapa(first: int, **settings: Any) -> Arm:
-    """Ours on t ≥ first alone, with as many timesteps for a share of c_t as PAPA has."""
+    """Ours on t ≥ first alone, with as many timesteps for a share of c_t as PAPA has.
+
+    The first interactions get twice the steps: what it leaves to the base keeps the images whole.
+    """
     count = max(1, round(OURS.timesteps * share_of_weight(first)))
-    return ours(first_timestep=first, timesteps=count, **settings)
+    arm = ours(first_timestep=first, timesteps=count, **settings)
+    return replace(arm, early_steps=2 * OURS.steps)
+
+
+def d3po(rate: float) -> Arm:
+    return Arm("d3po", config=replace(OURS, learning_rate=rate))
 
 
 HALF_DECADE = 10**0.5
@@ -71,17 +78,20 @@ ARMS: dict[str, Arm] = {
     "PAPA code": Arm("authors", "all", AUTHORS),
     "ours LoRA": ours(),
     "EPAPA 200": epapa(200),
-    "D3PO": Arm("d3po", config=replace(OURS, learning_rate=D3PO_RATE)),
+    "D3PO rate 3e-4": d3po(3e-4),
+    "D3PO rate 1e-3": d3po(1e-3),
     "best of 2": Arm("best of", count=2),
     "best of 4": Arm("best of", count=4),
     "ours all weights": replace(ours(learning_rate=ALL_RATE), weights="all"),
     "EPAPA 400": epapa(400),
     "EPAPA 600": epapa(600),
+    "PAPA code rate 3e-5": Arm("authors", "all", replace(AUTHORS, learning_rate=3e-5)),
     "PAPA figure": Arm("authors", "all", replace(AUTHORS, variant="figure", replay=1)),
     "EPAPA 200 rate low": epapa(200, learning_rate=OURS.learning_rate / HALF_DECADE),
     "EPAPA 200 rate high": epapa(200, learning_rate=OURS.learning_rate * HALF_DECADE),
     "no bound": ours(bound="none"),
     "no L_PAE": replace(ours(), likes_only=True),
     "no QPDE": ours(distillation=0.0),
+    "D3PO rate 3e-5": d3po(3e-5),  # as published
     "no baseline": replace(ours(), baseline=False),
 }
