@@ -15,6 +15,7 @@ from .preference_query import PreferenceQuery
 from .save_taste import SaveTaste
 from .simulated_rater import SimulatedRater
 from .starter_model import StarterModel
+from .taste_mixer import TasteMixer
 from .taste_profile import TasteProfile
 
 
@@ -31,6 +32,7 @@ class Palate(ComfyExtension):
             FKCParticles,
             PAPAUpdate,
             SaveTaste,
+            TasteMixer,
             SimulatedRater,
         ]
 

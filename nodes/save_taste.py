@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timezone
 
 from comfy_api.latest import io
 
 from . import host
+from .lora_files import LAYOUTS, lora_file, model_spec
 from .wires import CATEGORY, TasteType
-
-FOLDER = "palate"
 
 
 class SaveTaste(io.ComfyNode):
@@ -32,7 +30,7 @@ class SaveTaste(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "layout",
-                    options=["kohya", "peft", "diffusers"],
+                    options=list(LAYOUTS),
                     tooltip="kohya: for LoraLoader, A1111 and Forge, of U-Nets for diffusers too. "
                     "peft: for PEFT. diffusers: for diffusers, and for LoraLoader too except with "
                     "Lumina2.",
@@ -45,35 +43,22 @@ class SaveTaste(io.ComfyNode):
     def execute(cls, taste: host.Taste, filename_prefix: str, layout: str) -> io.NodeOutput:
         live = taste.live
         live.load_active_revision()
-        stem = re.sub(r"[^\w .-]+", "_", filename_prefix or taste.profile.name).strip(" .")
-        if not stem:
-            raise ValueError("filename_prefix holds no letter that a file's name can have.")
-        suffix = "" if layout == "kohya" else f"_{layout}"
-        names = host.export_names(taste.model)
-        name = f"{stem}_r{live.revision:04d}{suffix}.safetensors"
-        folder = host.lora_folder() / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        if layout == "diffusers":
-            layout, names = host.diffusers_layout(taste.model)
-        live.adapter.save(
-            folder / name,
-            metadata=_metadata(taste),
-            layout=layout,
-            names=names,
-        )
-        return io.NodeOutput(f"{FOLDER}/{name}", ui={"text": [f"{FOLDER}/{name}"]})
+        prefix = filename_prefix or taste.profile.name
+        file = lora_file(taste.model, prefix, f"r{live.revision:04d}", layout)
+        live.adapter.save(file.path, _metadata(taste), file.layout, file.names)
+        return io.NodeOutput(file.name, ui={"text": [file.name]})
 
 
 def _metadata(taste: host.Taste) -> dict[str, str]:
-    """Model Spec fields (its version 1.0.0) and how the taste came about."""
+    """Model Spec fields and how the taste came about."""
     active = taste.profile.active
     return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.title": f"{taste.profile.name} (revision {active.number})",
-        "modelspec.architecture": f"{host.architecture(taste.model)}/lora",
-        "modelspec.implementation": "palate",
-        "modelspec.date": datetime.fromtimestamp(active.created, timezone.utc).isoformat(),
-        "modelspec.description": f"A taste learnt from {active.ratings} ratings.",
+        **model_spec(
+            taste.model,
+            f"{taste.profile.name} (revision {active.number})",
+            f"A taste learnt from {active.ratings} ratings.",
+            datetime.fromtimestamp(active.created, timezone.utc).isoformat(),
+        ),
         "palate.base_hash": taste.live.base_hash,
         "palate.revision": str(active.number),
         "palate.ratings": str(active.ratings),

@@ -16,6 +16,7 @@ from .plots import BLUE, DIM, GREEN, INK, ORANGE, RED, Axes, Figure
 
 WIDTH, MARGIN, GAP = 960, 28, 24
 HEAD, PLOTS = 84, 250  # heights
+FAR = 4  # a limit so many times the drift is told, not drawn: the curve would lie flat
 LEGEND = list(zip(("likes", "dislikes", "base"), PARTS, (GREEN, RED, BLUE), strict=True))
 
 
@@ -97,12 +98,16 @@ def _drift(
 ) -> None:
     line = drifts(profile, revision)
     numbers, values = [number for number, _ in line], [drift for _, drift in line]
-    top = max([v for v in values if math.isfinite(v)] + [limit or 0.0])
+    top, title = max(v for v in values if math.isfinite(v)), "Drift from the base model"
+    near = limit is not None and (limit <= FAR * top or top == 0)
+    if limit is not None and near:
+        top = max(top, limit)
+    elif limit is not None:
+        title += f" (limit {limit:g})"
     axes = Axes(
-        figure, place, "Drift from the base model", (0, max(1, *numbers)), (0.0, top or 1.0),
-        x_name="revision",
+        figure, place, title, (0, max(1, *numbers)), (0.0, top or 1.0), x_name="revision"
     )  # fmt: skip
-    if limit is not None:
+    if limit is not None and near:
         axes.level(limit, f"limit {limit:g}")
     axes.line(numbers, values, ORANGE)
 

@@ -3,6 +3,7 @@
 from .files import read_safetensors, write_safetensors
 from .layouts import DIFFUSERS_PREFIX, KOHYA_PREFIX, PEFT_PREFIX, AdapterError, Part
 from .live import LiveAdapter
+from .mix import AdapterMix
 from .targets import default_targets
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "KOHYA_PREFIX",
     "PEFT_PREFIX",
     "AdapterError",
+    "AdapterMix",
     "LiveAdapter",
     "Part",
     "default_targets",

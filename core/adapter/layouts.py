@@ -81,6 +81,16 @@ def tensors_of(layout: str, name: str, down: Tensor, up: Tensor, alpha: float) -
     return {f"{begin}.lora_A.weight": down, f"{begin}.lora_B.weight": up}
 
 
+def lora_header(rank: int, alpha: float) -> dict[str, str]:
+    """What a LoRA file's header says of it."""
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": f"{alpha:g}",
+        "lora_alpha": f"{alpha:g}",
+    }
+
+
 def split_key(key: str) -> tuple[str, str]:
     """Key of a file → (layer's name with prefix, "lora_A" | "lora_B" | "alpha")."""
     parts = {

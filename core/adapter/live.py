@@ -21,7 +21,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from .files import read_safetensors, write_safetensors
-from .layouts import AdapterError, Names, parts_of, tensors_of
+from .layouts import AdapterError, Names, lora_header, parts_of, tensors_of
 from .reading import read_layers
 from .targets import default_targets
 
@@ -104,8 +104,7 @@ class LiveAdapter:
         return layers
 
     def _put(self, name: str, layer: nn.Module) -> None:
-        parent, _, leaf = name.rpartition(".")
-        self.module.get_submodule(parent)._modules[leaf] = layer
+        put_layer(self.module, name, layer)
 
     # Attaching ------------------------------------------------------------------------------------
 
@@ -163,6 +162,21 @@ class LiveAdapter:
             yield
         finally:
             self.scale = before
+
+    def has(self, target: str) -> bool:
+        """Whether the adapter adds to the layer ``target``."""
+        return target in self._base
+
+    def base_layer(self, target: str) -> nn.Module:
+        """The layer of the module that the adapter adds to at ``target``."""
+        return self._base[target]
+
+    def effect(self, target: str, x: Tensor, scale: float = 1.0) -> Tensor:
+        """What is added to the base layer's output on ``x`` there: scale·(alpha/r)·B·A·x, in
+        float32."""
+        layer = self._layers[target]
+        down, up = layer.lora_A[NAME], layer.lora_B[NAME]
+        return up(down(x.to(down.weight.dtype))) * (self.alpha / self.rank * scale)  # type: ignore[no-any-return]
 
     @property
     def base_dtype(self) -> torch.dtype:
@@ -254,14 +268,8 @@ class LiveAdapter:
 
         ``metadata`` is added to the header next to rank, alpha and the network module's name.
         """
-        header = {
-            "ss_network_module": "networks.lora",
-            "ss_network_dim": str(self.rank),
-            "ss_network_alpha": f"{self.alpha:g}",
-            "lora_alpha": f"{self.alpha:g}",
-            **(metadata or {}),
-        }
-        write_safetensors(self.export(layout, names), path, header)
+        header = lora_header(self.rank, self.alpha)
+        write_safetensors(self.export(layout, names), path, {**header, **(metadata or {})})
 
     @classmethod
     def load(cls, module: nn.Module, path: str | Path, names: Names | None = None) -> LiveAdapter:
@@ -289,6 +297,12 @@ class LiveAdapter:
         adapter = cls(module, rank=rank, alpha=rank if folded else alpha, targets=targets)
         adapter.load_state_dict(state)
         return adapter
+
+
+def put_layer(module: nn.Module, name: str, layer: nn.Module) -> None:
+    """Makes ``layer`` the submodule ``name`` of ``module``."""
+    parent, _, leaf = name.rpartition(".")
+    module.get_submodule(parent)._modules[leaf] = layer
 
 
 def _follow_geometry(down: nn.Module, base: nn.Module) -> None:

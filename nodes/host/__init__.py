@@ -10,6 +10,7 @@ from comfy_execution.graph import ExecutionBlocker
 from .candidates import pack_candidates, unpack_conditioning
 from .families import diffusers_layout, portable_layout
 from .live import Taste, architecture, export_names, taste_of
+from .mixing import Mixed, Share, mixed
 from .preview import Interrupted, draw_images
 from .services import (
     feature_cache,
@@ -38,6 +39,8 @@ __all__ = [
     "SCHEDULERS",
     "ExecutionBlocker",
     "Interrupted",
+    "Mixed",
+    "Share",
     "Steering",
     "Taste",
     "alphas_cumprod",
@@ -54,6 +57,7 @@ __all__ = [
     "latent_shape",
     "load_starter",
     "lora_folder",
+    "mixed",
     "noise_predictor",
     "noise_schedule",
     "pack_candidates",

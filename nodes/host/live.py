@@ -25,6 +25,10 @@ from .training import make_trainable, noise_schedule
 INJECTION = "palate"
 
 
+class OtherBaseModel(ValueError):
+    """A profile was begun with another base model."""
+
+
 @dataclass(eq=False)
 class LiveTaste:
     """A profile's adapter on one loaded network, shared by every wire that carries it."""
@@ -57,14 +61,15 @@ class LiveTaste:
 class Taste:
     """What flows along a TASTE wire: the live taste and the settings of its Taste Profile node.
 
-    strength: factor on the adapter. boundary: EPAPA's t0 as a timestep; the adapter works for
-    t ≥ boundary only. model: the MODEL that carries it.
+    strength: factor on the adapter. boundary, gate: EPAPA's t0 as a timestep, and its σ; the
+    adapter works for σ ≥ gate only. model: the MODEL that carries it.
     """
 
     live: LiveTaste
     model: ModelPatcher
     strength: float
     boundary: int
+    gate: float
 
     @property
     def profile(self) -> TasteProfile:
@@ -117,15 +122,19 @@ def taste_of(
     it. Raises ValueError if the model already carries a taste, if the profile was begun with
     another base model or rank, and if the boundary leaves nothing to learn.
     """
-    if any(key.startswith(INJECTION) for key in model.injections):
+    if carries_a_taste(model):
         raise ValueError(
             "This MODEL already carries a taste: connect Taste Profile to the MODEL as it comes "
             "from the loader, once."
         )
     timestep, sigma = _boundary(model, boundary, unit)
-    live = _live_taste(model, profile, rank)
+    live = live_taste(model, profile, rank)
     live.load_active_revision()
-    return Taste(live, _with_adapter(model, live, strength, sigma), strength, timestep)
+    return Taste(live, _with_adapter(model, live, strength, sigma), strength, timestep, sigma)
+
+
+def carries_a_taste(model: ModelPatcher) -> bool:
+    return any(key.startswith(INJECTION) for key in model.injections)
 
 
 def _boundary(model: ModelPatcher, boundary: float, unit: Unit) -> tuple[int, float]:
@@ -147,7 +156,9 @@ def _boundary(model: ModelPatcher, boundary: float, unit: Unit) -> tuple[int, fl
         ) from None
 
 
-def _live_taste(model: ModelPatcher, profile: TasteProfile, rank: int) -> LiveTaste:
+def live_taste(model: ModelPatcher, profile: TasteProfile, rank: int) -> LiveTaste:
+    """The profile's adapter on the model's network, the same object each time. Raises ValueError if
+    the profile was begun with another base model or rank."""
     network = model.model.diffusion_model
     with _lock:
         known = network.__dict__.get(INJECTION)
@@ -168,7 +179,7 @@ def _live_taste(model: ModelPatcher, profile: TasteProfile, rank: int) -> LiveTa
 def _check_fits(profile: TasteProfile, found: str, rank: int) -> None:
     begun = profile.settings
     if begun.get("base_hash") not in (None, found):
-        raise ValueError(
+        raise OtherBaseModel(
             f"The profile {profile.name!r} was taught on another base model. Load that model, or "
             "give Taste Profile a new name."
         )
