@@ -207,11 +207,11 @@ def _choose(page: Any, profile: str) -> bool:
     return bool(
         page.js(
             "const list = document.querySelector(arguments[0]);"
-            "if (list?.value === undefined) return list?.textContent === arguments[1];"
-            "const isOn = list.value === arguments[1];"
+            "if (!list?.options) return list?.textContent === arguments[1];"
+            "const isThere = [...list.options].some((option) => option.value === arguments[1]);"
+            "if (!isThere || list.value === arguments[1]) return isThere;"
             "list.value = arguments[1];"
-            "if (!isOn) list.dispatchEvent(new Event('change', { bubbles: true }));"
-            "return isOn",
+            "list.dispatchEvent(new Event('change', { bubbles: true }));",
             f"{page.panel} :is(h2, .palate-profile)",
             profile,
         )
@@ -229,7 +229,13 @@ def _prompts(server: Any, profile: str) -> list[dict[str, Any]]:
 
 def _check_looks(page: Any) -> None:
     """Every control is named and within the panel, at each width and in both themes."""
-    for theme, width in (("dark", 320), ("dark", 460), ("light", 320), ("light", 1300)):
+    for theme, width in (
+        ("dark", 280),
+        ("dark", 320),
+        ("dark", 460),
+        ("light", 320),
+        ("light", 1300),
+    ):
         page.setting("Comfy.ColorPalette", theme)
         page.sidebar_width(width)
         page.js("document.querySelector(arguments[0]).scrollIntoView()", f"{page.panel} {HISTORY}")
@@ -237,11 +243,12 @@ def _check_looks(page: Any) -> None:
         page.screenshot(f"timeline-{theme}-{width}")
         problems = page.js(
             "const panel = document.querySelector(arguments[0]);"
-            "const { left, right } = panel.getBoundingClientRect();"
             "const all = `${arguments[1]} :is(button, select, input, img)`;"
             "const out = [...panel.querySelectorAll(all)].filter((e) => e.offsetWidth)"
             ".filter((e) => { const r = e.getBoundingClientRect();"
-            "    return r.left < left || r.right > right + 0.5 });"
+            "    const { left, right } = (e.closest('ol') ?? panel).getBoundingClientRect();"
+            "    const isClipped = e.closest('.palate-thumbs');"
+            "    return !isClipped && (r.left < left || r.right > right + 0.5) });"
             "const name = (e) => e.getAttribute('aria-label') || e.innerText ||"
             "  e.closest('label')?.innerText;"
             "const tip = (e) => e.title || e.closest('label')?.title;"
