@@ -343,6 +343,57 @@ def test_hundreds_of_revisions_are_drawn_thirty_at_a_time_and_redrawn_in_place(r
 
 
 @pytest.mark.parametrize(
+    ("drawn", "seed", "sides"),
+    [
+        ((2, 2), 1, ["/0/1", "/1/1"]),
+        ((2, 2), 5, ["/0/1", "/1/1"]),  # as many seeds as there are, round and round
+        ((2, 1), 1, ["/0/1", "No preview at this seed."]),
+        ((2, 0), 0, ["/0/0", "No previews. Connect a VAE to PAPA Update to have previews drawn."]),
+        ((0, 0), 0, ["Nothing is drawn yet. Connect a VAE to PAPA Update to have previews drawn."]),
+    ],
+)
+def test_what_is_compared_is_at_one_seed_or_said_to_be_missing(
+    run: Run, drawn: tuple[int, int], seed: int, sides: list[str]
+) -> None:
+    body = """
+      const [revisions, seed] = args;
+      const state = { pair: { a: 0, b: 1 }, seed, busy: false };
+      const view = m.compare(state, { revisions, active: 1 }, (path) => path);
+      return [...view.querySelectorAll('img, .palate-empty')]
+        .map((e) => e.getAttribute('src') ?? e.textContent);
+    """
+    both = revisions([None, 0])
+    for line, count in zip(both, drawn, strict=True):
+        line["previews"] = [f"/{line['revision']}/{i}" for i in range(count)]
+    assert run("panel/views/compare.js", body, both, seed) == sides
+
+
+@pytest.mark.parametrize(
+    ("values", "wired", "shown", "says"),
+    [
+        ([1], 0, "1.00", "Takes effect at the next run."),
+        ([1, 1], 0, "1.00", "Takes effect at the next run."),
+        ([1.5, 0], 1, "1.50", "The open graph has 1.50 and 0.00 for this taste"),
+        ([-0.5], 0, "-0.50", "Takes effect at the next run."),  # the node goes below the slider
+        ([], 2, "–", "over a wire"),
+        ([], 0, "–", "no Taste Profile node for “<b>”"),
+    ],
+)
+def test_the_strength_tells_where_it_comes_from(
+    run: Run, values: list[float], wired: int, shown: str, says: str
+) -> None:
+    body = """
+      const view = m.strength({ values: args[0], wired: args[1] }, '<b>');
+      return [view.querySelector('output').textContent, view.querySelector('p').textContent,
+        view.querySelector('input').disabled];
+    """
+    output, text, disabled = run("panel/views/strength.js", body, values, wired)
+    assert output == shown
+    assert says in text
+    assert disabled == (not values)
+
+
+@pytest.mark.parametrize(
     ("progress", "posted"),
     [
         (None, [["/palate/profiles/warm%20one/revision", {"revision": 1}]]),
