@@ -46,11 +46,12 @@ def new_comfy() -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="session")
 def comfy(new_comfy: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One running ``ComfyServer`` with Palate's nodes, and those of probe.py, for every test that
-    needs no more."""
+    """One running ``ComfyServer`` with Palate's nodes, and those of probe.py and faults.py, for
+    every test that needs no more."""
     base = tmp_path_factory.mktemp("comfy")
     (base / "custom_nodes").mkdir()
-    shutil.copyfile(HERE / "probe.py", base / "custom_nodes" / "probe.py")
+    for nodes in ("probe.py", "faults.py"):
+        shutil.copyfile(HERE / nodes, base / "custom_nodes" / nodes)
     server = new_comfy(base)
     server.start()
     server.check_nodes()
