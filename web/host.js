@@ -191,18 +191,17 @@ export const host = {
 
 /** Taste Profile nodes that a run would use. @param {string} name @returns {any[]} */
 const tasteNodes = (name) =>
-  everyNode(app.graph?.rootGraph ?? app.graph).filter(
-    (node) =>
-      node.comfyClass === TASTE_NODE &&
-      !MUTED.includes(node.mode) &&
-      widgetOf(node, "name")?.value === name,
+  usedNodes(app.graph?.rootGraph ?? app.graph).filter(
+    (node) => node.comfyClass === TASTE_NODE && widgetOf(node, "name")?.value === name,
   );
 
-/** The nodes of a graph and of the subgraphs in it. @param {any} graph @returns {any[]} */
-const everyNode = (graph) =>
-  (graph?.nodes ?? []).flatMap((/** @type {any} */ node) =>
-    node.subgraph ? [node, ...everyNode(node.subgraph)] : [node],
-  );
+/** The nodes of a graph and of the subgraphs in it, without the muted ones. @param {any} graph @returns {any[]} */
+const usedNodes = (graph) =>
+  (graph?.nodes ?? [])
+    .filter((/** @type {any} */ node) => !MUTED.includes(node.mode))
+    .flatMap((/** @type {any} */ node) =>
+      node.subgraph ? [node, ...usedNodes(node.subgraph)] : [node],
+    );
 
 /** @param {any} node @param {string} name */
 const widgetOf = (node, name) =>

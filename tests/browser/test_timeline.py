@@ -184,6 +184,22 @@ def test_the_strength_is_that_of_the_open_graph(
     page.wait_text("0.35", HISTORY)
     assert page.find(SLIDER).get_attribute("value") == "0.35"
 
+    # in a subgraph it is the same; but a muted one does not run
+    page.js(
+        "const taste = app.graph.nodes.find((n) => n.comfyClass === 'PalateTasteProfile');"
+        "window.outer = app.graph.convertToSubgraph(new Set([taste])).node;"
+    )
+    page.js("document.querySelector(arguments[0]).focus()", f"{page.panel} {SLIDER}")
+    page.press(Keys.ARROW_RIGHT)
+    page.wait_text("0.40", HISTORY)
+    queued = "return app.graphToPrompt().then(({ output }) => Object.values(output)"
+    queued += ".find((n) => n.class_type === 'PalateTasteProfile').inputs.strength)"
+    assert abs(page.js(queued) - 0.4) < 1e-6
+    page.js("window.outer.mode = 2; window.dispatchEvent(new MouseEvent('mouseup'))")
+    page.wait_text("no Taste Profile node", HISTORY)
+    page.load(drawing)
+    page.wait_text("1.00", HISTORY)
+
     # a wire, or no node at all, is told
     page.js(
         "const value = LiteGraph.createNode('PrimitiveFloat'); app.graph.add(value);"
