@@ -17,6 +17,7 @@ from .simulated_rater import SimulatedRater
 from .starter_model import StarterModel
 from .taste_mixer import TasteMixer
 from .taste_profile import TasteProfile
+from .taste_report import TasteReport
 
 
 class Palate(ComfyExtension):
@@ -33,6 +34,7 @@ class Palate(ComfyExtension):
             PAPAUpdate,
             SaveTaste,
             TasteMixer,
+            TasteReport,
             SimulatedRater,
         ]
 
