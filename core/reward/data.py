@@ -106,17 +106,22 @@ def choice_loss(utility: Tensor, data: RatedLatents, intercept: Tensor, mood: Te
     return total
 
 
-def held_out_margins(utility: Tensor, data: RatedLatents) -> Tensor:
+def held_out_margins(utility: Tensor, data: RatedLatents) -> tuple[Tensor, Tensor]:
     """Preferred minus other, by the head that has not seen the query, for each pair told apart.
 
-    utility: (N, heads). Returns (pairs,), empty where there is only one query.
+    utility: (N, heads). Returns margins (pairs,) and weights (pairs,), both empty where there is
+    only one query. K images hold K−1 differences, and one head's error runs through all of them: the
+    pairs of a query weigh (K−1)/2 in all.
     """
-    margins = [utility.new_zeros(0)]
+    margins, queries = [utility.new_zeros(0)], [data.query.new_zeros(0)]
     for row, fold in zip(data.contests.tolist(), data.contest_fold.tolist(), strict=True):
         if fold < utility.shape[1]:
             rest = [i for i in row[1:] if i >= 0]
             margins.append(utility[row[0], fold] - utility[rest, fold])
-    return torch.cat(margins)
+            queries.append(data.query[rest])
+    query = torch.cat(queries)
+    images, pairs = torch.bincount(data.query), torch.bincount(query, minlength=data.queries)
+    return torch.cat(margins), (images[query] - 1) / (2 * pairs[query])
 
 
 def spread_within_queries(utility: Tensor, data: RatedLatents) -> Tensor:

@@ -38,7 +38,7 @@ class RewardModel:
         self.mean = torch.zeros(1, channels, 1, 1)
         self.std = torch.ones(1, channels, 1, 1)
         self.offset, self.scale, self.spread = torch.zeros(heads), torch.ones(heads), 1.0
-        self.correlation, self.labels = _correlation(torch.zeros(0)), 0
+        self.correlation, self.labels = _correlation(torch.zeros(0), torch.zeros(0)), 0
         self.reason = "there are no ratings yet: rate some images first"
 
     @property
@@ -56,8 +56,8 @@ class RewardModel:
         answers: Sequence[Answered],
         *,
         generator: torch.Generator,
-        steps: int = 120,
-        learning_rate: float = 3e-3,
+        steps: int = 60,
+        learning_rate: float = 1e-3,
         weight_decay: float = 0.05,
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -159,23 +159,23 @@ class RewardModel:
         self.offset, self.scale = utility.mean(0), spread_within_queries(utility, data)
         standard = (utility - self.offset) / self.scale
         self.spread = float(standard.std(1).square().mean().sqrt().clamp(min=1e-3))
-        known = _correlation(held_out_margins(standard, data))
+        known = _correlation(*held_out_margins(standard, data))
         # Pairs that nobody told apart are the close ones: taken to be half as predictable.
         angle = torch.tensor(known).asin() * (1 + data.compared) / 2
         self.correlation = float(angle.sin())
 
 
-def _correlation(margins: Tensor) -> float:
+def _correlation(margins: Tensor, weights: Tensor) -> float:
     """Between predicted and true utility, both of unit variance, from held-out margins (pairs,).
 
     Maximum a posteriori of ρ in P(preferred) = Φ(margin·ρ/√(2(1−ρ²))): a close pair that is got
-    wrong says little, so that queries among the best do not discredit what found them. The pairs of
-    a query are not independent and count as half; `PRIOR` is what is believed before any.
+    wrong says little, so that queries among the best do not discredit what found them. `PRIOR` is
+    what is believed before any.
     """
     grid = torch.linspace(0.01, 0.95, 95, dtype=torch.float64)
     slope = grid / (2 * (1 - grid**2)).sqrt()
     likelihood = PRIOR[0] * log_ndtr(slope) + PRIOR[1] * log_ndtr(-slope)
-    likelihood = likelihood + log_ndtr(slope * margins.double()[:, None]).sum(0) / 2
+    likelihood = likelihood + weights.double() @ log_ndtr(slope * margins.double()[:, None])
     return float(grid[likelihood.argmax()])
 
 

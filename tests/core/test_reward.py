@@ -8,6 +8,7 @@ import pytest
 import torch
 from palate.core.fkc import sample_fkc
 from palate.core.reward import RewardModel
+from palate.core.reward.data import RatedLatents, held_out_margins
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -103,6 +104,15 @@ def test_noise_makes_it_less_sure_of_the_difference() -> None:
     reward = fitted("rank")
     noisy = latents(64, 4) / 26  # the Wiener estimate at σ = 5 of what noise leaves
     assert float(reward(noisy, 5.0).std()) < float(reward(latents(64, 4)).std())
+
+
+@pytest.mark.parametrize("kind", ["pick", "rank", "like"])
+def test_a_query_weighs_as_much_as_its_images_can_differ(kind: str) -> None:
+    answers = log(kind, queries=3) + [(latents(8, 5), answer(latents(8, 5), kind))]
+    data = RatedLatents.of(answers, SHAPE, folds=5)
+    margins, weights = held_out_margins(torch.randn(20, 5, generator=generator()), data)
+    assert len(margins) == len(weights)
+    assert weights.sum() == pytest.approx(3 * (K - 1) / 2 + 7 / 2)
 
 
 def test_mean_and_std_are_calibrated() -> None:
