@@ -41,7 +41,7 @@ package.import_palate()
 
 from palate.core.adapter import LiveAdapter, default_targets  # noqa: E402
 from palate.core.papa import PapaConfig, RatedSamples, papa_update  # noqa: E402
-from palate.nodes.host import families  # noqa: E402
+from palate.nodes.host import draw_images, families  # noqa: E402
 
 training = sys.modules["palate.nodes.host.training"]  # the package has a function of this name
 
@@ -306,6 +306,7 @@ def examine(name: str) -> dict[str, Any]:
     through = sd_through_diffusers if layout == "kohya" else through_diffusers
     found["diffusers"] = through(name, theirs)
     found["checkpointing"] = gradients_with_checkpointing(name)
+    found["previews"] = previews(name)
     for dtype in (torch.bfloat16, torch.float8_e4m3fn):
         found[str(dtype).removeprefix("torch.")] = low_precision(name, dtype)
     found["seconds"] = time.time() - began
@@ -321,6 +322,28 @@ def gradients_with_checkpointing(name: str) -> float:
         learn(name, model, adapter, checkpointing=checkpointing)
         states.append(torch.cat([p.flatten() for p in adapter.state_dict().values()]))
     return difference(*states)
+
+
+class Decoder:
+    """Stands in for a VAE: three channels of the latents as colours."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents[:, :3].movedim(1, -1)
+
+
+def previews(name: str) -> dict[str, Any]:
+    """Three images of two kinds of prompt, and how far each is from the same drawn alone."""
+    model, shape = build(name), FAMILIES[name][2]
+    prompts, settings = conditionings(name, 3), {"steps": 2, "cfg": 2.0}
+    with torch.inference_mode():
+        images = draw_images(model, Decoder(), prompts, shape, **settings)
+        one = draw_images(model, Decoder(), prompts[:1], shape, **settings)
+    return {
+        "shape": list(images.shape),
+        "finite": bool(images.isfinite().all()),
+        "first alone": difference(one[0], images[0]),
+        "alike": difference(images[0], images[2]),
+    }
 
 
 def low_precision(name: str, dtype: torch.dtype) -> dict[str, Any]:

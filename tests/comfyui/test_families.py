@@ -100,6 +100,14 @@ def test_checkpointing_changes_nothing_of_what_is_learnt(found: dict[str, Any]) 
     assert found["checkpointing"] < 1e-4
 
 
+def test_previews_are_drawn_of_images_and_of_a_video_s_first_frame(found: dict[str, Any]) -> None:
+    drawn = found["previews"]
+    assert drawn["shape"] == [3, 8, 8, 3]
+    assert drawn["finite"]
+    assert drawn["first alone"] < 1e-4
+    assert drawn["alike"] > 1e-2  # one prompt's neighbour has noise of its own
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
 def test_weights_in_low_precision_are_taught_in_float32(found: dict[str, Any], dtype: str) -> None:
     assert found[dtype] == {"rolled_back": None, "dtypes": ["torch.float32"], "moved": True}
