@@ -110,8 +110,8 @@ def held_out_margins(utility: Tensor, data: RatedLatents) -> tuple[Tensor, Tenso
     """Preferred minus other, by the head that has not seen the query, for each pair told apart.
 
     utility: (N, heads). Returns margins (pairs,) and weights (pairs,), both empty where there is
-    only one query. K images hold K−1 differences, and one head's error runs through all of them: the
-    pairs of a query weigh (K−1)/2 in all.
+    only one query. K images hold K−1 differences, and one head's error runs through all of them:
+    the pairs of a query weigh (K−1)/2 in all.
     """
     margins, queries = [utility.new_zeros(0)], [data.query.new_zeros(0)]
     for row, fold in zip(data.contests.tolist(), data.contest_fold.tolist(), strict=True):

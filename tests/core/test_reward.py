@@ -108,7 +108,7 @@ def test_noise_makes_it_less_sure_of_the_difference() -> None:
 
 @pytest.mark.parametrize("kind", ["pick", "rank", "like"])
 def test_a_query_weighs_as_much_as_its_images_can_differ(kind: str) -> None:
-    answers = log(kind, queries=3) + [(latents(8, 5), answer(latents(8, 5), kind))]
+    answers = [*log(kind, queries=3), (latents(8, 5), answer(latents(8, 5), kind))]
     data = RatedLatents.of(answers, SHAPE, folds=5)
     margins, weights = held_out_margins(torch.randn(20, 5, generator=generator()), data)
     assert len(margins) == len(weights)
