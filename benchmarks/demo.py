@@ -52,6 +52,7 @@ class Loop:
         self._node("PalateTasteProfile")["name"] = self.profile
         self._node("EmptyLatentImage")["batch_size"] = images
         self._node("PalatePreferenceQuery")["mode"] = "ask now"
+        self._node("PalatePAPAUpdate")["previews"] = 0  # nobody looks; `draw` does it at the end
         self._drop_what_follows("PalatePAPAUpdate")
 
     def _node(self, class_type: str) -> dict[str, Any]:
