@@ -109,7 +109,7 @@ class Learner:
                 )
             else:
                 self.latents.append(x0)
-                self.labels.append(labels.clamp(min=0) if self.arm.likes_only else labels)
+                self.labels.append(self._taught(labels))
                 self._papa(interaction)
         plain, gradient = self.ddpm.take_rows()
         self.cost.learning_plain_rows += plain
@@ -126,9 +126,6 @@ class Learner:
         """The authors step once an image; we step on all of them, with replay."""
         latents, labels = torch.cat(self.latents), torch.cat(self.labels)
         config = self.arm.config
-        if self.arm.baseline:
-            liked = self.share_liked()
-            labels = torch.where(labels > 0, 1 - liked, labels.clamp(min=-liked))
         if self.arm.ends_at < 1:
             done = 0.5 - 0.5 * math.cos(math.pi * interaction / self.interactions)
             rate = config.learning_rate * (1 - done * (1 - self.arm.ends_at))
@@ -142,6 +139,13 @@ class Learner:
             config = replace(config, steps=self.arm.early_steps)
         groups = torch.arange(len(self.labels)).repeat_interleave(self.images)
         self._update(RatedSamples(latents, labels, self.images, groups), config)
+
+    def _taught(self, labels: Tensor) -> Tensor:
+        """The labels (n,) as the update sees them, and will see them again."""
+        if self.arm.baseline:
+            liked = self.share_liked()
+            labels = torch.where(labels > 0, 1 - liked, -liked)
+        return labels.clamp(min=0) if self.arm.likes_only else labels
 
     def share_liked(self) -> float:
         """Of the last interactions' images, with one like and one dislike to begin with."""
