@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -104,12 +105,13 @@ def frechet(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
     return float((mean - mean2).square().sum() + trace)
 
 
-def measures(oracle: Oracle, images: Tensor, real: tuple[Tensor, Tensor]) -> dict[str, float]:
+def measures(oracle: Oracle, images: Tensor, real: tuple[Tensor, Tensor]) -> dict[str, Any]:
     """What a set of images (n, 1, H, W) is worth to the oracle.
 
     success: share of preferred classes. entropy: of the classes inside the preferred set, as a
     share of the largest possible. confidence: mean largest probability. frechet: of the images'
-    features to those of preferred real digits, given as ``real`` moments.
+    features to those of preferred real digits, given as ``real`` moments. shares: of each preferred
+    class among the preferred ones.
     """
     sureness, classes = oracle.probabilities(images).max(1)
     counts = torch.tensor([float((classes == one).sum()) for one in PREFERRED])
@@ -120,5 +122,6 @@ def measures(oracle: Oracle, images: Tensor, real: tuple[Tensor, Tensor]) -> dic
         "entropy": float(entropy),
         "confidence": float(sureness.mean()),
         "frechet": frechet(moments(oracle, images), real),
+        "shares": shares.tolist(),
         "samples": len(images),
     }
