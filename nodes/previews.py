@@ -18,9 +18,10 @@ FIRST = "preview_question"  # a setting: id of the question whose prompts all pr
 
 @dataclass
 class Previews:
-    """Draws ``count`` images with the taste as it is, at the seeds 0, 1, …, and keeps them.
+    """Draws ``count`` images with the taste at full strength, at the seeds 0, 1, …, and keeps them.
 
-    model: the MODEL that carries the taste, with its strength and boundary. vae: None draws none.
+    model: the MODEL that carries the taste. vae: None draws none. What is kept must show what was
+    learnt, however weak or strong the taste happened to be set.
     """
 
     model: Any
@@ -59,7 +60,7 @@ class Previews:
         first = profile.query(first_question(profile))
         tensors, rated = profile.tensors(first.id), rated_indices(first)
         return host.draw_images(
-            self.model,
+            host.at_full_strength(self.model, self.taste),
             self.vae,
             [
                 host.unpack_conditioning(tensors, rated[seed % len(rated)])

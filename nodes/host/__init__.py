@@ -9,7 +9,7 @@ from comfy_execution.graph import ExecutionBlocker
 
 from .candidates import pack_candidates, unpack_conditioning
 from .families import diffusers_layout, portable_layout
-from .live import Taste, architecture, export_names, taste_of
+from .live import Taste, architecture, at_full_strength, export_names, taste_of
 from .mixing import Mixed, Share, mixed
 from .preview import Interrupted, draw_images
 from .services import (
@@ -45,6 +45,7 @@ __all__ = [
     "Taste",
     "alphas_cumprod",
     "architecture",
+    "at_full_strength",
     "diffusers_layout",
     "draw",
     "draw_images",

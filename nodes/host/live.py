@@ -241,9 +241,16 @@ def _with_adapter(
         return torch.where(on, adapted, executor(x, sigma, *args, **kwargs))
 
     patched.set_injections(live.key, [PatcherInjection(inject=inject, eject=eject)])
+    patched.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, INJECTION)
     patched.add_callback_with_key(CallbacksMP.ON_PRE_RUN, INJECTION, begin)
+    patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, INJECTION)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, INJECTION, gated)
     return patched
+
+
+def at_full_strength(model: ModelPatcher, taste: Taste) -> ModelPatcher:
+    """``model``, which carries ``taste`` at the strength of its node, with the taste at 1."""
+    return model if taste.strength == 1 else _with_adapter(model, taste.live, 1.0, taste.gate)
 
 
 def export_names(model: ModelPatcher) -> dict[str, str]:

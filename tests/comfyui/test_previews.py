@@ -62,6 +62,18 @@ def test_each_revision_draws_what_stock_nodes_draw_from_the_first_prompt(
         assert all(np.abs(a - b).max() > 2.01 / 255 for a, b in pairs)
 
 
+def test_a_weak_taste_is_drawn_in_full(lab: Any, flow: Any) -> None:
+    name, text = "weak", "a crimson cat"
+    graph = flow.whole_round(name, 3005, rater="dark", **WITH_VAE)
+    graph.set("positive", text=text).set("taste", strength=0.0)
+    lab.run(graph)
+    for seed, picture in enumerate(kept(lab, name, 1)):
+        expected = by_stock_nodes(lab, flow, name, text, seed)
+        assert np.abs(picture - expected).max() <= 2.01 / 255, seed
+    base, learnt = kept(lab, name, 0), kept(lab, name, 1)
+    assert all(np.abs(a - b).max() > 2.01 / 255 for a, b in zip(base, learnt, strict=True))
+
+
 def test_prompts_of_unlike_length_are_drawn_at_their_own_seeds(lab: Any, flow: Any) -> None:
     name, texts = "of many prompts", ["a crimson cat", "a fish " * 80]
     graph = flow.whole_round(name, 3010, count=1, mode=flow.LATER, **WITH_VAE)
