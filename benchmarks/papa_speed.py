@@ -3,6 +3,7 @@
     python benchmarks/papa_speed.py                     # the starter model
     python benchmarks/papa_speed.py --family noise      # what the one ε an image is worth
     python benchmarks/papa_speed.py --family sd15       # one update at SD1.5's full size
+    python benchmarks/papa_speed.py --family sdxl       # … at SDXL's
 
 Authors: batch 1, float32, every t of 1000 one by one, one ε an image, 10 images. Ours: M timesteps
 drawn stratified, in large batches. Both sum the same objective (a = 0.1/8, b = 0.009, no bound)
@@ -246,19 +247,47 @@ def starter(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sd15(options: argparse.Namespace) -> dict[str, Any]:
-    """One update on SD1.5's U-Net with random weights, blocks checkpointed, a row at a time."""
+FULL_SIZE: dict[str, dict[str, Any]] = {  # of diffusers' UNet2DConditionModel
+    "sd15": {"cross_attention_dim": 768},
+    "sdxl": {
+        "cross_attention_dim": 2048,
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 2),
+        "up_block_types": (*("CrossAttnUpBlock2D",) * 2, "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
+
+
+def full_size(options: argparse.Namespace) -> dict[str, Any]:
+    """One update on a U-Net of full size with random weights, blocks checkpointed, row by row.
+
+    SD1.5's weights are float32, SDXL's bfloat16, as they are loaded; latents of 512×512 pixels.
+    """
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
+    settings, dtype = FULL_SIZE[options.family], torch.float32
+    if options.family == "sdxl":
+        dtype = torch.bfloat16
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval()
+        torch.set_default_dtype(dtype)
+        unet = UNet2DConditionModel(sample_size=64, **settings).eval()
+        torch.set_default_dtype(torch.float32)
     unet.requires_grad_(False)
     alphas = DDIMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
     ).alphas_cumprod
     generator = torch.Generator().manual_seed(0)
-    context = torch.randn(options.images, 77, 768, generator=generator)
+    width = settings["cross_attention_dim"]
+    context = torch.randn(options.images, 77, width, generator=generator).to(dtype)
+    pooled = torch.randn(options.images, 1280, generator=generator).to(dtype)
+    sizes = torch.tensor([[512.0, 512, 0, 0, 512, 512]], dtype=dtype)
     labels = torch.tensor([1.0, -1.0] * options.images)[: options.images]
     samples = RatedSamples(
         torch.randn(options.images, 4, 64, 64, generator=generator), labels, options.images
@@ -268,7 +297,8 @@ def sd15(options: argparse.Namespace) -> dict[str, Any]:
     def predict(x_t: Tensor, t: Tensor, index: Tensor) -> Tensor:
         if peak_memory() > options.limit_mib:
             raise MemoryError(f"more than {options.limit_mib} MiB: stopped")
-        return unet(x_t, t, context[index]).sample
+        added = {"text_embeds": pooled[index], "time_ids": sizes.expand(len(index), -1)}
+        return unet(x_t.to(dtype), t, context[index], added_cond_kwargs=added).sample.float()
 
     config = PapaConfig(
         steps=1, timesteps=1, rows=1, checkpointing="on", precision=options.precision
@@ -293,21 +323,21 @@ def sd15(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", choices=["starter", "noise", "sd15"], default="starter")
+    parser.add_argument("--family", choices=["starter", "noise", *FULL_SIZE], default="starter")
     parser.add_argument("--authors-timesteps", type=int, default=100)
     parser.add_argument("--timed", type=int, nargs="+", default=[16, 64, 128])
     parser.add_argument("--noise-timesteps", type=int, default=32, help="noise only")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--images", type=int, default=2, help="rated images, sd15 only")
-    parser.add_argument("--precision", default="auto", help="sd15 only")
-    parser.add_argument("--limit-mib", type=int, default=14 * 1024, help="sd15 only")
+    parser.add_argument("--images", type=int, default=2, help="rated images, full size only")
+    parser.add_argument("--precision", default="auto", help="full size only")
+    parser.add_argument("--limit-mib", type=int, default=14 * 1024, help="full size only")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     out = options.out or ROOT / f"benchmarks/results/papa_speed_{options.family}.json"
-    result = {"starter": starter, "noise": noise, "sd15": sd15}[options.family](options)
+    result = {"starter": starter, "noise": noise}.get(options.family, full_size)(options)
     command = "python benchmarks/papa_speed.py " + " ".join(sys.argv[1:])
     out.write_text(
         json.dumps({"command": command.strip(), "torch": torch.__version__, **result}, indent=1)
