@@ -106,8 +106,14 @@ export const host = {
     await app.extensionManager.command.execute("Comfy.QueuePrompt");
   },
 
-  /** The open graph changed, or another was opened. @param {() => void} listener */
-  onGraph: (listener) => host.on("graphChanged", listener),
+  /**
+   * The open graph changed, or another was opened: as the page tells, or, since it does not tell of
+   * every way to open one, within a second. @param {() => void} listener
+   */
+  onGraph(listener) {
+    host.on("graphChanged", listener);
+    setInterval(() => document.hidden || listener(), 1000);
+  },
 
   /**
    * The strength of a taste in the Taste Profile nodes of the open graph, the one place where it
