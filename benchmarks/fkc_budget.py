@@ -1,13 +1,14 @@
 """What a label budget buys: FKC's budget loop beside best-of-N, FK steering, PAPA and FKC + PAPA.
 
-    python benchmarks/fkc_budget.py --tastes "warm colours" dark --seeds 0 1 2 3 4
+    python benchmarks/fkc_budget.py --tastes "warm colours" dark --seeds 1 2 3 4 5
 
 The starter model draws one open prompt a seed; a pixel rater likes the better half of each query.
 Every method spends the same labels; after 16, 32 and 64 of them it makes 8 final images. FKC, FK
 steering and best-of-N have the same number of model calls in all (best-of-N: a larger pool) and the
 same reward network. Prints the mean true reward of the final images, in standard deviations of the
 base model's images of that prompt, and their diversity as a share of the base's, with the spread
-over seeds; runs are written to JSON, a file a taste, as they finish, and are not repeated.
+over seeds; runs are written to JSON, a file a taste, as they finish, and are not repeated. Settings
+were chosen on seeds 0, 20 and 21.
 """
 
 from __future__ import annotations
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument(
         "--tastes", nargs="+", default=["warm colours", "dark"], choices=list(TASTES)
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--k", type=int, default=8, help="images a query")
     parser.add_argument("--particles", type=int, default=12, help="a query")
     parser.add_argument("--finalists", type=int, default=16, help="particles of the last run")
