@@ -99,7 +99,8 @@ def test_an_artist_looks_back_compares_and_goes_back(
     assert taught != base
     page.sidebar_width(460)
     page.click(f"{HISTORY} summary")
-    shown = until("the timeline", lambda: rows(page))
+    until("the timeline", lambda: len(rows(page)) == 2)
+    shown = rows(page)
     assert [(row["text"].split("\n")[0], row["active"]) for row in shown] == [
         ("Revision 1", True),
         ("Base", False),
