@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from .kept import kept
 
 T = 1000
 ALPHAS_CUMPROD = torch.cumprod(1 - torch.linspace(1e-4, 0.02, T, dtype=torch.float64), 0)
@@ -116,13 +117,7 @@ class Ddpm:
     def cached(cls, images: Tensor, size: Size, work: Path, device: torch.device) -> Ddpm:
         """From ``work``, or trained and kept there."""
         path = work / f"base_{size.name}.safetensors"
-        if path.exists():
-            unet = new_unet(size)
-            unet.load_state_dict(load_file(path))
-        else:
-            unet = train(images, size, device)
-            work.mkdir(parents=True, exist_ok=True)
-            save_file({k: v.cpu().contiguous() for k, v in unet.state_dict().items()}, path)
+        unet = kept(path, lambda: new_unet(size), lambda: train(images, size, device))
         return cls(unet, size, device)
 
     def predict_noise(self, x_t: Tensor, t: Tensor) -> Tensor:

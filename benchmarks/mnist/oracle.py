@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import Digits
+from .kept import kept
 
 PREFERRED = (1, 4, 7, 9)
 
@@ -73,13 +73,7 @@ def cached(digits: Digits, work: Path, device: torch.device, epochs: int = 3) ->
     """From ``work``, or trained and kept there; frozen."""
     pixels = digits.images.shape[-1]
     path = work / f"oracle_{pixels}.safetensors"
-    if path.exists():
-        oracle = Oracle(pixels)
-        oracle.load_state_dict(load_file(path))
-    else:
-        oracle = train(digits, epochs, device)
-        work.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.cpu().contiguous() for k, v in oracle.state_dict().items()}, path)
+    oracle = kept(path, lambda: Oracle(pixels), lambda: train(digits, epochs, device))
     return oracle.to(device).eval().requires_grad_(False)
 
 

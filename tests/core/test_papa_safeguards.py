@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -268,13 +266,6 @@ def test_a_senseless_limit_is_refused(limit: float) -> None:
 
 
 # Failures -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def profile(tmp_path: Path) -> Iterator[TasteProfile]:
-    store = ProfileStore(tmp_path / "palate")
-    yield store.open("Warm colours")
-    store.close()
 
 
 STAGES = ["forward", "base forward", "backward", "optimiser step", "commit"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,18 @@ from palate.core.profile import (
     AnswerConflict,
     InvalidAnswer,
     ProfileError,
-    ProfileStore,
     Query,
     TasteProfile,
     UnknownQuery,
     UnknownRevision,
 )
 from PIL import Image
+from profiles import reopened
 from safetensors import safe_open
 from torch import Tensor
 
 EVERY_KIND = ("pick", "rank", "rate", "skip")
 PICK = {"kind": "pick", "winner": 1}
-
-
-@pytest.fixture
-def profile(tmp_path: Path) -> Iterator[TasteProfile]:
-    store = ProfileStore(tmp_path / "palate")
-    yield store.open("Warm colours")
-    store.close()
-
-
-def reopened(profile: TasteProfile) -> TasteProfile:
-    profile.close()
-    return ProfileStore(profile.folder.parent).open(profile.name)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from palate.core.profile import ProfileError, ProfileStore, TasteProfile, UnknownRevision
+from palate.core.profile import ProfileError, TasteProfile, UnknownRevision
 from PIL import Image
+from profiles import reopened
 from torch import Tensor
-
-
-@pytest.fixture
-def profile(tmp_path: Path) -> Iterator[TasteProfile]:
-    store = ProfileStore(tmp_path / "palate")
-    yield store.open("Warm colours")
-    store.close()
-
-
-def reopened(profile: TasteProfile) -> TasteProfile:
-    profile.close()
-    return ProfileStore(profile.folder.parent).open(profile.name)
 
 
 def commit(profile: TasteProfile) -> int:
