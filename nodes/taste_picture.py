@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from PIL import Image
@@ -12,8 +11,8 @@ from ..core.profile import TasteProfile
 from ..core.words.learnt import WordEffect, word_effects
 from ..core.words.lexicon import kept_lexicon
 from ..core.words.utility import utility_in
-from .plots import DIM, FAINT, GREEN, INK, ORANGE, RED, Axes, Figure
-from .update_picture import drifts
+from .plots import DIM, FAINT, GREEN, INK, RED, Axes, Figure
+from .update_picture import drift_curve, drifts
 
 WIDTH, MARGIN, GAP = 960, 28, 24
 HEAD, PLOTS, ROW = 84, 250, 24  # heights
@@ -32,7 +31,7 @@ def taste_picture(profile: TasteProfile) -> Tensor:
     figure.text((MARGIN, 32), profile.name, 22)
     figure.text((MARGIN, 60), _summary(profile), 13, DIM)
     middle = WIDTH / 2
-    _drift(figure, (MARGIN, HEAD, middle - GAP / 2, HEAD + PLOTS), profile, active)
+    drift_curve(figure, (MARGIN, HEAD, middle - GAP / 2, HEAD + PLOTS), profile, active)
     _likes(figure, (middle + GAP / 2, HEAD, WIDTH - MARGIN, HEAD + PLOTS), profile)
     if words:
         _words(figure, HEAD + PLOTS + 20, words)
@@ -82,19 +81,6 @@ def _summary(profile: TasteProfile) -> str:
         f"{profile.ratings} ratings in {profile.rounds} rounds; revision {profile.active.number} "
         f"of {made} is in use"
     )
-
-
-def _drift(
-    figure: Figure, place: tuple[float, float, float, float], profile: TasteProfile, active: int
-) -> None:
-    line = drifts(profile, active)
-    numbers, values = [n for n, _ in line], [drift for _, drift in line]
-    top = max(v for v in values if math.isfinite(v))
-    axes = Axes(
-        figure, place, "Drift from the base model", (0, max(1, active)), (0.0, top or 1.0),
-        x_name="revision",
-    )  # fmt: skip
-    axes.line(numbers, values, ORANGE)
 
 
 def _likes(figure: Figure, place: tuple[float, float, float, float], profile: TasteProfile) -> None:

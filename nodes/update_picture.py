@@ -44,7 +44,9 @@ def update_picture(
     figure.text((MARGIN, 60), _fitting(figure, said), 13, DIM)
     middle = WIDTH / 2
     _loss(figure, (MARGIN, HEAD, middle - GAP / 2, HEAD + PLOTS), parts)
-    _drift(figure, (middle + GAP / 2, HEAD, WIDTH - MARGIN, HEAD + PLOTS), profile, revision, limit)
+    drift_curve(
+        figure, (middle + GAP / 2, HEAD, WIDTH - MARGIN, HEAD + PLOTS), profile, revision, limit
+    )
     if shown:
         _gallery(figure, HEAD + PLOTS, shown)
     return figure.tensor()
@@ -89,13 +91,14 @@ def _loss(
     axes.legend(names, place[1] + 8)
 
 
-def _drift(
+def drift_curve(
     figure: Figure,
     place: tuple[float, float, float, float],
     profile: TasteProfile,
     revision: int,
-    limit: float | None,
+    limit: float | None = None,
 ) -> None:
+    """The drift from the base model to ``revision``, with its limit if that is near."""
     line = drifts(profile, revision)
     numbers, values = [number for number, _ in line], [drift for _, drift in line]
     top, title = max(v for v in values if math.isfinite(v)), "Drift from the base model"

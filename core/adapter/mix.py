@@ -59,12 +59,6 @@ class AdapterMix:
                     put_layer(self.module, name, layer.base_layer)
                 layer.terms = []
 
-    def to(self, device: torch.device | str) -> AdapterMix:
-        """Moves the LoRA tensors (never the base layers) to ``device``."""
-        for adapter in self.adapters:
-            adapter.to(device)
-        return self
-
     @property
     def rank(self) -> int:
         """Of the mix as one LoRA: the sum of the ranks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,17 +218,7 @@ def _with_adapter(
     earlier result, which an update has since moved on.
     boundary: EPAPA's σ gate; the adapter is on for σ ≥ boundary, off below.
     """
-    patched, adapter = model.clone(), live.adapter
-
-    def inject(patcher: ModelPatcher) -> None:
-        with torch.inference_mode(False):  # what is moved here will be trained
-            adapter.to(patcher.load_device)
-
-    def eject(patcher: ModelPatcher) -> None:
-        """Nothing to take out: the layers are in the network during a forward pass only."""
-
-    def begin(patcher: ModelPatcher) -> None:
-        live.load_active_revision()
+    adapter = live.adapter
 
     def gated(executor: Any, x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         on = (sigma >= boundary).reshape(-1, *[1] * (x.ndim - 1))
@@ -240,7 +230,29 @@ def _with_adapter(
             return adapted
         return torch.where(on, adapted, executor(x, sigma, *args, **kwargs))
 
-    patched.set_injections(live.key, [PatcherInjection(inject=inject, eject=eject)])
+    return carrying(model, live.key, [live], gated)
+
+
+def carrying(
+    model: ModelPatcher, key: str, lives: Sequence[LiveTaste], gated: Callable[..., Tensor]
+) -> ModelPatcher:
+    """A clone of ``model`` in which ``gated`` wraps each forward pass, in place of a taste that was
+    there; ``lives`` are on its device, and at their active revisions when a sampler begins."""
+    patched = model.clone()
+
+    def inject(patcher: ModelPatcher) -> None:
+        with torch.inference_mode(False):  # what is moved here will be trained
+            for live in lives:
+                live.adapter.to(patcher.load_device)
+
+    def eject(patcher: ModelPatcher) -> None:
+        """Nothing to take out: the layers are in the network during a forward pass only."""
+
+    def begin(patcher: ModelPatcher) -> None:
+        for live in lives:
+            live.load_active_revision()
+
+    patched.set_injections(key, [PatcherInjection(inject=inject, eject=eject)])
     patched.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, INJECTION)
     patched.add_callback_with_key(CallbacksMP.ON_PRE_RUN, INJECTION, begin)
     patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, INJECTION)

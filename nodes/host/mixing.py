@@ -8,11 +8,18 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
 from torch import Tensor
 
 from ...core.adapter import AdapterMix
-from .live import INJECTION, LiveTaste, OtherBaseModel, Taste, carries_a_taste, live_taste
+from .live import (
+    INJECTION,
+    LiveTaste,
+    OtherBaseModel,
+    Taste,
+    carries_a_taste,
+    carrying,
+    live_taste,
+)
 
 
 @dataclass(frozen=True)
@@ -75,19 +82,6 @@ def _with_mix(
     weights: Sequence[float],
     gates: Tensor,
 ) -> ModelPatcher:
-    patched = model.clone()
-
-    def inject(patcher: ModelPatcher) -> None:
-        with torch.inference_mode(False):  # what is moved here will be trained
-            mix.to(patcher.load_device)
-
-    def eject(patcher: ModelPatcher) -> None:
-        """Nothing to take out: the layers are in the network during a forward pass only."""
-
-    def begin(patcher: ModelPatcher) -> None:
-        for live in lives:
-            live.load_active_revision()
-
     def gated(executor: Any, x: Tensor, sigma: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         on = sigma.reshape(-1, 1).cpu() >= gates  # (rows, tastes)
         result = None
@@ -100,7 +94,4 @@ def _with_mix(
         return result
 
     key = f"{INJECTION}:mix:" + "+".join(live.key for live in lives)
-    patched.set_injections(key, [PatcherInjection(inject=inject, eject=eject)])
-    patched.add_callback_with_key(CallbacksMP.ON_PRE_RUN, INJECTION, begin)
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, INJECTION, gated)
-    return patched
+    return carrying(model, key, lives, gated)
