@@ -35,8 +35,14 @@ from launch.package import import_palate  # noqa: E402
 
 import_palate()
 from palate.core.adapter import LiveAdapter  # noqa: E402
-from palate.core.papa import LossHistory, PapaConfig, RatedSamples, papa_update  # noqa: E402
-from palate.core.papa.loss import papa_parts  # noqa: E402
+from palate.core.papa import (  # noqa: E402
+    LossHistory,
+    PapaConfig,
+    RatedSamples,
+    Rows,
+    papa_parts,
+    papa_update,
+)
 from palate.core.papa.precision import computing_in, precision_of  # noqa: E402
 from palate.core.schedule import elbo_weights, sample_timesteps  # noqa: E402
 
@@ -63,31 +69,28 @@ class Interaction:
 
     def gradient(
         self,
-        rows: Tensor,
+        images: Tensor,
         timesteps: Tensor,
         noise: Tensor,
         importance: Tensor | None = None,
         last: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """(d loss/d LoRA as one vector, errors (n, M)) of images ``rows``, timesteps (n, M)."""
+        """(d loss/d LoRA as one vector, errors (n·M,)) of the images (n,), timesteps (n, M)."""
         config = AUTHORS if last else replace(AUTHORS, distillation=0.0)
-        index = rows.repeat_interleave(timesteps.shape[1])
 
-        def theirs(x: Tensor, t: Tensor) -> Tensor:
+        def predict(x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
             with computing_in(dtype, x.device):
-                return self.predict(x, t, index[: len(t)] if len(t) == len(index) else rows).to(x)
+                return self.predict(x, t, images[sample]).to(x)
 
-        def base(x: Tensor, t: Tensor) -> Tensor:
+        def base(x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
             with self.adapter.scaled(0.0):
-                return theirs(x, t)
+                return predict(x, t, sample)
 
-        parts, errors = papa_parts(
-            theirs, base, self.x0[rows], self.labels[rows], timesteps, noise, self.alphas, config,
-            importance,
-        )  # fmt: skip
-        share = len(rows) / len(self.x0)
-        gradients = torch.autograd.grad(parts.sum() * share, self.adapter.parameters())
+        x0, labels = self.x0[images], self.labels[images]
+        rows = Rows.of(labels, timesteps, noise, config, importance)
+        parts, errors = papa_parts(predict, base, x0, labels, rows, self.alphas, config)
+        gradients = torch.autograd.grad(parts.sum() / len(self.x0), self.adapter.parameters())
         return torch.cat([g.flatten() for g in gradients]), errors
 
     def one_by_one(self, count: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from .config import PapaConfig
 from .drift import DriftMeter
 from .estimator import LossHistory
 from .labels import graded_labels
-from .loss import PARTS, IndexedPredictor, Predictor, diffuse, papa_loss, papa_parts
+from .loss import PARTS, IndexedPredictor, Predictor, Rows, diffuse, papa_loss, papa_parts
 from .memory import is_out_of_memory
 from .optimizer import OPTIMIZER_PARTS, optimizer_tensors, restore_optimizer
 from .samples import RatedSamples, UpdateReport
@@ -27,6 +27,7 @@ __all__ = [
     "PapaConfig",
     "Predictor",
     "RatedSamples",
+    "Rows",
     "UpdateReport",
     "diffuse",
     "graded_labels",

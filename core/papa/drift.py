@@ -36,12 +36,11 @@ class DriftMeter:
         x0 = samples.latents[:IMAGES]
         low = min(max(1, config.first_timestep), len(alphas_cumprod) - 1)
         middle = (torch.arange(TIMESTEPS) + 0.5) / TIMESTEPS * (len(alphas_cumprod) - low)
-        timesteps = (low + middle).long().expand(len(x0), -1)
-        generator = torch.Generator().manual_seed(SEED)
-        noise = torch.randn((*timesteps.shape, *x0.shape[1:]), generator=generator)
-        self._x_t = diffuse(x0, noise.to(x0), timesteps, alphas_cumprod).flatten(0, 1)
-        self._t = timesteps.flatten()
+        self._t = (low + middle).long().repeat(len(x0))
         self._index = torch.arange(len(x0)).repeat_interleave(TIMESTEPS)
+        generator = torch.Generator().manual_seed(SEED)
+        noise = torch.randn((len(self._t), *x0.shape[1:]), generator=generator)
+        self._x_t = diffuse(x0[self._index], noise.to(x0), self._t, alphas_cumprod)
         self._base: list[Tensor] | None = None
 
     def measure(self, rows: int) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..schedule import elbo_weights, sample_timesteps
 from .config import PapaConfig
+from .loss import Rows
 from .samples import RatedSamples
 
 BINS = 32
@@ -66,13 +67,12 @@ class LossHistory:
 class Draw:
     """Timesteps (n, M), importance (n, M) and noise (n, M, …) of one step's n samples.
 
-    extra: whether the last column is there for distillation alone, with importance 0.
+    ``variant="figure"`` has a last column for distillation alone, of importance 0.
     """
 
     timesteps: Tensor
     importance: Tensor
     noise: Tensor
-    extra: bool
 
     @classmethod
     def of(
@@ -98,8 +98,7 @@ class Draw:
         columns, importance = sample_timesteps(
             weights, config.timesteps, count, generator, first, proposal
         )
-        extra = config.variant == "figure" and config.distillation > 0
-        if extra:
+        if config.variant == "figure" and config.distillation > 0:
             low = max(1, first)
             random = torch.randint(low, len(weights), (count, 1), generator=generator)
             columns = torch.cat([columns, random], 1)
@@ -107,13 +106,8 @@ class Draw:
         width = 1 if config.shared_noise else columns.shape[1]
         noise = torch.randn((count, width, *samples.latents.shape[1:]), generator=generator)
         noise = noise.expand(count, columns.shape[1], *noise.shape[2:])
-        return cls(columns[shared], importance[shared], noise[shared], extra)
+        return cls(columns[shared], importance[shared], noise[shared])
 
-    def rows_of(self, part: Tensor, distilled: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The draw of the samples ``part``; without the extra column unless they are distilled."""
-        width = self.timesteps.shape[1] - (self.extra and not distilled)
-        return (
-            self.timesteps[part, :width],
-            self.importance[part, :width],
-            self.noise[part, :width],
-        )
+    def rows(self, labels: Tensor, config: PapaConfig) -> Rows:
+        """The rows of all samples, labelled (n,)."""
+        return Rows.of(labels, self.timesteps, self.noise, config, self.importance)

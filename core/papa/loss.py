@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,12 +16,64 @@ Predictor = Callable[[Tensor, Tensor], Tensor]
 IndexedPredictor = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The summands of the objective, one for each sample and timestep.
+
+    sample: (n,) int, which sample a row is of. timesteps: (n,) int. noise: (n, …).
+    importance: (n,). distils: (n,) bool, where the distance to the base is added.
+    """
+
+    sample: Tensor
+    timesteps: Tensor
+    noise: Tensor
+    importance: Tensor
+    distils: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        labels: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        config: PapaConfig,
+        importance: Tensor | None = None,
+    ) -> Rows:
+        """The rows of samples labelled (B,) at timesteps (B, M) with noise (B, M, …) and
+        importance (B, M), default 1.
+
+        The last column distils, of likes with ``variant="code"`` and of dislikes with "figure";
+        where it does not and its importance is 0, it is left out.
+        """
+        if importance is None:
+            importance = torch.ones(timesteps.shape)
+        distils = torch.zeros(timesteps.shape, dtype=torch.bool, device=labels.device)
+        if config.distillation > 0:
+            distils[:, -1] = labels > 0 if config.variant == "code" else labels < 0
+        sample, column = torch.nonzero(distils.cpu() | (importance.cpu() != 0), as_tuple=True)
+        return cls(
+            sample,
+            timesteps[sample, column],
+            noise[sample, column],
+            importance[sample, column],
+            distils[sample, column],
+        )
+
+    def split(self, rows: int) -> Iterator[Rows]:
+        """The same rows, at most ``rows`` at a time."""
+        for part in torch.arange(len(self.sample)).split(rows):
+            yield Rows(
+                self.sample[part], self.timesteps[part], self.noise[part], self.importance[part],
+                self.distils[part],
+            )  # fmt: skip
+
+
 def diffuse(x0: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """x_t = √ᾱ_t·x0 + √(1−ᾱ_t)·ε for x0 (B, …), noise (B, M, …), timesteps (B, M): (B, M, …)."""
-    shape = (*timesteps.shape, *[1] * (x0.ndim - 1))
+    """x_t = √ᾱ_t·x0 + √(1−ᾱ_t)·ε for x0, noise (n, …) and timesteps (n,): (n, …)."""
     # In double: at a flow model's clean end 1−ᾱ is 1e-9, of which single precision knows nothing.
-    signal = alphas_cumprod.double()[timesteps.to(alphas_cumprod.device)].view(shape)
-    return signal.sqrt().to(x0) * x0.unsqueeze(1) + (1 - signal).sqrt().to(x0) * noise
+    signal = alphas_cumprod.double()[timesteps.to(alphas_cumprod.device)]
+    signal = signal.view(-1, *[1] * (x0.ndim - 1))
+    return signal.sqrt().to(x0) * x0 + (1 - signal).sqrt().to(x0) * noise
 
 
 def papa_loss(
@@ -42,54 +95,53 @@ def papa_loss(
     ``variant="code"`` the largest timestep belongs there, for "figure" a random one.
     """
     parts, _ = papa_parts(
-        predict_noise, predict_noise_base, x0, labels, timesteps, noise, alphas_cumprod, config,
-        importance,
+        lambda x_t, t, sample: predict_noise(x_t, t),
+        lambda x_t, t, sample: predict_noise_base(x_t, t),
+        x0, labels, Rows.of(labels, timesteps, noise, config, importance), alphas_cumprod, config,
     )  # fmt: skip
-    return parts.sum()
+    return parts.sum() / len(x0)
 
 
 def papa_parts(
-    predict_noise: Predictor,
-    predict_noise_base: Predictor,
+    predict_noise: IndexedPredictor,
+    predict_noise_base: IndexedPredictor,
     x0: Tensor,
     labels: Tensor,
-    timesteps: Tensor,
-    noise: Tensor,
+    rows: Rows,
     alphas_cumprod: Tensor,
     config: PapaConfig,
-    importance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The parts of `papa_loss`, (3,) in the order of `PARTS`, whose sum it is; and the denoising
-    error of each sample and timestep, detached: (B, M)."""
-    batch, columns = timesteps.shape
-    x_t = diffuse(x0, noise, timesteps, alphas_cumprod)
-    predicted = _predict(predict_noise, x_t, timesteps)
-    error = (noise - predicted).square().flatten(2).mean(2)  # (B, M)
-    weights = elbo_weights(alphas_cumprod).to(error)[timesteps]
-    if importance is not None:
-        weights = weights * importance.to(error)
+    """The parts of PAPA's objective, (3,) in the order of `PARTS`, summed over ``rows``; and the
+    denoising error of each row, detached: (n,).
 
-    bounded = config.bound == "hinge" and bool((labels < 0).any())
-    distilled = labels > 0 if config.variant == "code" else labels < 0
-    distils = bool(distilled.any()) and config.distillation > 0
-    needed = slice(0 if bounded else columns - 1, columns)
-    if bounded or distils:
+    predict_noise(x_t (n, …), t (n,), sample (n,)) -> ε. x0: (B, …). labels: (B,). The base is asked
+    only where a row needs it: to bound the ascent, or to distil.
+    """
+    t, y = rows.timesteps, labels[rows.sample]
+    noise = rows.noise.to(x0)
+    x_t = diffuse(x0[rows.sample], noise, t, alphas_cumprod)
+    predicted = predict_noise(x_t, t, rows.sample)
+    error = _mean(noise - predicted)
+
+    bounded = y < 0 if config.bound == "hinge" else torch.zeros_like(y, dtype=torch.bool)
+    needed = torch.nonzero(bounded | rows.distils.to(bounded.device)).flatten()
+    ceiling, drift = torch.full_like(error, torch.inf), torch.zeros_like(error)
+    if len(needed):
         with torch.no_grad():
-            base = _predict(predict_noise_base, x_t[:, needed], timesteps[:, needed])
-    bounding = error
-    if bounded:
-        ceiling = (noise - base).square().flatten(2).mean(2)
-        ceiling = config.bound_ratio * ceiling + config.bound_margin
-        bounding = error.where(labels[:, None] >= 0, error.minimum(ceiling))
-    pull = labels * config.attraction * (weights * bounding).sum(1)
-    drift = torch.zeros_like(pull)
-    if distils:
-        drift = (predicted[:, -1] - base[:, -1]).square().flatten(1).mean(1)
-        drift = distilled * (config.distillation * drift)
-    liked = labels > 0
-    parts = torch.stack([pull[liked].sum(), pull[~liked].sum(), drift.sum()])
-    return parts / batch, error.detach()
+            at = needed.to(t.device)
+            base = predict_noise_base(x_t[needed], t[at], rows.sample[needed.cpu()])
+            frozen = config.bound_ratio * _mean(noise[needed] - base) + config.bound_margin
+        ceiling[needed] = frozen.to(ceiling)
+        drift = drift.index_add(0, needed, _mean(predicted[needed] - base))
+    weights = elbo_weights(alphas_cumprod).to(error)[t] * rows.importance.to(error)
+    bounding = error.where(~bounded, error.minimum(ceiling))
+    pull = y * config.attraction * weights * bounding
+    distilled = config.distillation * drift.where(rows.distils.to(drift.device), 0)
+    liked = y > 0
+    parts = torch.stack([pull[liked].sum(), pull[~liked].sum(), distilled.sum()])
+    return parts, error.detach()
 
 
-def _predict(predict: Predictor, x_t: Tensor, timesteps: Tensor) -> Tensor:
-    return predict(x_t.flatten(0, 1), timesteps.flatten()).view(x_t.shape)
+def _mean(difference: Tensor) -> Tensor:
+    """‖·‖² of each row, a mean over its elements: (n, …) -> (n,)."""
+    return difference.square().flatten(1).mean(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from ..adapter import LiveAdapter
 from .blocks import trainable_blocks
 from .config import PapaConfig
 from .estimator import Draw, LossHistory
-from .loss import PARTS, IndexedPredictor, Predictor, papa_parts
+from .loss import PARTS, IndexedPredictor, papa_parts
 from .memory import PassLimit, is_out_of_memory, saved_bytes_per_row
 from .samples import RatedSamples
 
@@ -115,57 +114,32 @@ class Passes:
         """Gradients of one step, in passes of at most ``limit.rows`` rows."""
         for parameter in self.adapter.parameters():
             parameter.grad = None
-        disliked = self.samples.labels[chosen] < 0
+        x0, labels = self.samples.latents[chosen], self.samples.labels[chosen]
+
+        def predict(x_t: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+            return self.predict(x_t, t, chosen[sample])
+
+        def predict_base(x_t: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+            with self.adapter.scaled(0.0):
+                return predict(x_t, t, sample)
+
         parts = torch.zeros(len(PARTS))
-        # Likes and dislikes in passes of their own: only dislikes need the base model's loss.
-        for negative in (True, False):
-            kind = torch.nonzero(disliked == negative).flatten()
-            if not len(kind):
-                continue
-            distilled = negative == (self.config.variant == "figure")
-            width = draw.rows_of(kind, distilled)[0].shape[1]
-            for part in kind.split(max(1, self.limit.rows // width)):
-                for some in torch.arange(width).split(self.limit.rows):
-                    if self.should_stop is not None and self.should_stop():
-                        return None
-                    share = len(part) / len(chosen)
-                    own = self._one_pass(draw, chosen, part, some, distilled, seen) * share
-                    loss = own.sum()
-                    if not torch.isfinite(loss):
-                        return math.nan
-                    (loss * self.loss_scale).backward(inputs=self.adapter.parameters())
-                    parts += own.detach().float().cpu()
+        for rows in draw.rows(labels, self.config).split(self.limit.rows):
+            if self.should_stop is not None and self.should_stop():
+                return None
+            self._largest = max(self._largest, len(rows.sample))
+            own, errors = papa_parts(
+                predict, predict_base, x0, labels, rows, self.alphas_cumprod, self.config
+            )
+            seen.append((rows.timesteps, errors))
+            own = own / len(chosen)
+            loss = own.sum()
+            if not torch.isfinite(loss):
+                return math.nan
+            (loss * self.loss_scale).backward(inputs=self.adapter.parameters())
+            parts += own.detach().float().cpu()
         self.parts = parts.tolist()
         return sum(self.parts)
-
-    def _one_pass(
-        self,
-        draw: Draw,
-        chosen: Tensor,
-        part: Tensor,
-        some: Tensor,
-        distilled: bool,
-        seen: list[tuple[Tensor, Tensor]],
-    ) -> Tensor:
-        """The parts of papa_loss of the samples ``part`` at their columns ``some``."""
-        self._largest = max(self._largest, len(part) * len(some))
-        index = chosen[part]
-        x0 = self.samples.latents[index]
-        timesteps, importance, noise = draw.rows_of(part, distilled)
-        is_last = int(some[-1]) == timesteps.shape[1] - 1
-        parts, errors = papa_parts(
-            _predictor(self.predict, index),
-            _base_predictor(self.adapter, self.predict, index),
-            x0,
-            self.samples.labels[index],
-            timesteps[:, some],
-            noise[:, some].to(x0),
-            self.alphas_cumprod,
-            self.config if is_last else replace(self.config, distillation=0.0),
-            importance[:, some],
-        )
-        seen.append((timesteps[:, some], errors))
-        return parts
 
 
 def _release(adapter: LiveAdapter) -> None:
@@ -174,24 +148,3 @@ def _release(adapter: LiveAdapter) -> None:
         parameter.grad = None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _predictor(predict_noise: IndexedPredictor, index: Tensor) -> Predictor:
-    """``predict_noise`` for the samples ``index`` (B,), of each as many rows as of the others."""
-
-    def predict(x_t: Tensor, t: Tensor) -> Tensor:
-        return predict_noise(x_t, t, index.repeat_interleave(len(t) // len(index)))
-
-    return predict
-
-
-def _base_predictor(
-    adapter: LiveAdapter, predict_noise: IndexedPredictor, index: Tensor
-) -> Predictor:
-    predict = _predictor(predict_noise, index)
-
-    def predict_base(x_t: Tensor, t: Tensor) -> Tensor:
-        with adapter.scaled(0.0):
-            return predict(x_t, t)
-
-    return predict_base

@@ -14,6 +14,7 @@ from palate.core.adapter import LiveAdapter, read_safetensors, write_safetensors
 from palate.core.papa import (
     PapaConfig,
     RatedSamples,
+    Rows,
     diffuse,
     graded_labels,
     optimizer_tensors,
@@ -128,13 +129,16 @@ def test_the_parts_are_of_likes_of_dislikes_and_of_distillation(
     config = PapaConfig(0.1, 0.9, variant=variant, bound_ratio=1.1)
     networks = random_predictor(7, 1.0), random_predictor(8)
     given = {"alphas_cumprod": ALPHAS, **batch}
-    parts, _ = papa_parts(*networks, labels=y, config=config, **given)
+    rows = Rows.of(y, batch["timesteps"], batch["noise"], config, batch["importance"])
+    indexed = [lambda x, t, sample, net=net: net(x, t) for net in networks]
+    parts, errors = papa_parts(*indexed, batch["x0"], y, rows, ALPHAS, config)
+    assert errors.shape == rows.sample.shape == (20,)
     plain = dataclasses.replace(config, distillation=0.0)
     of_likes = papa_loss(*networks, labels=y.clamp(min=0), config=plain, **given)
     of_dislikes = papa_loss(*networks, labels=y.clamp(max=0), config=plain, **given)
     whole = papa_loss(*networks, labels=y, config=config, **given)
     expected = torch.stack([of_likes, of_dislikes, whole - of_likes - of_dislikes])
-    torch.testing.assert_close(parts, expected)
+    torch.testing.assert_close(parts / 5, expected)
     assert bool((parts[[0, 2]] > 0).all())
     assert parts[1] < 0
 
@@ -165,15 +169,12 @@ def test_single_precision_agrees_to_one_in_a_million(batch: dict[str, Tensor]) -
 
 
 def test_diffusion_mixes_signal_and_noise() -> None:
-    x0 = torch.randn(2, 3, dtype=torch.float64)
-    noise = torch.randn(2, 2, 3, dtype=torch.float64)
-    timesteps = torch.tensor([[0, 5], [7, 39]])
+    x0, noise = torch.randn(2, 3, 3, 2, dtype=torch.float64)
+    timesteps = torch.tensor([0, 7, 39])
     mixed = diffuse(x0, noise, timesteps, ALPHAS)
-    for b in range(2):
-        for m in range(2):
-            bar = ALPHAS[timesteps[b, m]]
-            expected = bar.sqrt() * x0[b] + (1 - bar).sqrt() * noise[b, m]
-            torch.testing.assert_close(mixed[b, m], expected)
+    for row, t in enumerate(timesteps):
+        expected = ALPHAS[t].sqrt() * x0[row] + (1 - ALPHAS[t]).sqrt() * noise[row]
+        torch.testing.assert_close(mixed[row], expected)
 
 
 @pytest.mark.parametrize("first", [0, 15])
@@ -385,7 +386,7 @@ def trained() -> dict[str, Tensor]:
         x0 = kind + 0.1 * torch.randn(64, 1, 4, 4, generator=rng)
         t = torch.randint(0, STEPS, (64,), generator=rng)
         noise = torch.randn(x0.shape, generator=rng)
-        x_t = diffuse(x0, noise[:, None], t[:, None], ALPHAS.float())[:, 0]
+        x_t = diffuse(x0, noise, t, ALPHAS.float())
         optimizer.zero_grad()
         (net(x_t, t) - noise).square().mean().backward()
         optimizer.step()
@@ -428,13 +429,13 @@ class Studio:
 
     def error(self, x0: Tensor, adapted: bool = True) -> float:
         """The ELBO-weighted mean error over all timesteps and 8 draws of noise."""
-        every = torch.arange(1, STEPS).expand(8, -1)
-        noise = torch.randn(8, STEPS - 1, *x0.shape, generator=generator(9))
-        x_t = diffuse(x0.expand(8, *x0.shape), noise, every, ALPHAS.float())
+        every = torch.arange(1, STEPS).repeat(8)
+        noise = torch.randn(len(every), *x0.shape, generator=generator(9))
+        x_t = diffuse(x0.expand_as(noise), noise, every, ALPHAS.float())
         with torch.no_grad(), self.adapter.attached(), self.adapter.scaled(float(adapted)):
-            seen = self.net(x_t.flatten(0, 1), every.flatten()).view(noise.shape)
-        c = elbo_weights(ALPHAS.float())[1:]
-        return float(((noise - seen).square().flatten(2).mean(2) * c).sum(1).mean() / c.sum())
+            errors = (noise - self.net(x_t, every)).square().flatten(1).mean(1)
+        c = elbo_weights(ALPHAS.float())[every]
+        return float((errors * c).sum() / c.sum())
 
 
 @pytest.fixture
@@ -764,7 +765,7 @@ def test_an_exception_passes_through_and_changes_nothing(studio: Studio, where: 
     before, moments = began(studio)
 
     def fail(*_: object) -> Any:
-        if len(studio.calls) > 8:
+        if len(studio.calls) > 5:
             raise MemoryError(where)
 
     def predict(*rows: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def test_the_first_pass_is_as_large_as_the_memory_allows(expected: Tensor) -> No
         report, _ = studio.update(free_memory=lambda free=free: free, measure_drift=False)
         rows.append((report.rows, max(studio.passes)))
         torch.testing.assert_close(studio.learnt(), expected, rtol=1e-4, atol=1e-6)
-    assert rows[0] == (128, 16)
+    assert rows[0] == (128, 24)
     assert rows[1][0] < 128
     assert rows[1][1] <= rows[1][0]
 

@@ -142,8 +142,11 @@ def test_the_figure_distils_at_a_timestep_of_its_own_uniform_over_the_noisy_end(
     assert set(own.tolist()) == set(range(10, STEPS))
     assert float(own.float().mean()) == pytest.approx((10 + STEPS - 1) / 2, abs=1.5)
     assert not draw.importance[:, -1].any()
-    assert draw.rows_of(torch.arange(3), distilled=False)[0].shape == (3, 4)
-    assert draw.rows_of(torch.arange(3), distilled=True)[0].shape == (3, 5)
+    labels = torch.cat([torch.ones(200), -torch.ones(400)])
+    rows = draw.rows(labels, config)
+    assert rows.sample.bincount().tolist() == [4] * 200 + [5] * 400
+    assert torch.equal(rows.timesteps[rows.distils], own[200:])
+    assert torch.equal(rows.sample[rows.distils], torch.arange(200, 600))
 
 
 def test_shared_noise_is_one_draw_for_all_timesteps() -> None:
