@@ -77,6 +77,13 @@ class PAPAUpdate(io.ComfyNode):
                     tooltip="Hinge stops pushing a disliked image away once it is far "
                     "enough, which keeps image quality. None is the paper's.",
                 ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="The negative prompt that your images are drawn with. With it the "
+                    "model learns as it is sampled, guidance included: a taste shows sooner and "
+                    "in other prompts too, for twice the time a step.",
+                ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
@@ -101,13 +108,14 @@ class PAPAUpdate(io.ComfyNode):
                     tooltip="Sampling steps of a preview. Fewer are faster and rougher.",
                 ),
                 io.Float.Input(
-                    "preview_cfg",
+                    "cfg",
                     default=3.0,
                     min=1.0,
                     max=30.0,
                     step=0.5,
                     optional=True,
-                    tooltip="Guidance of a preview. Use 1 for guidance-distilled models such as "
+                    tooltip="The guidance that your images are drawn with: of previews, and with a "
+                    "negative prompt of learning too. Use 1 for guidance-distilled models such as "
                     "Flux, and for turbo and lightning models.",
                 ),
                 io.Float.Input(
@@ -138,10 +146,11 @@ class PAPAUpdate(io.ComfyNode):
         model: Any,
         taste: host.Taste,
         feedback: Feedback,
+        negative: list | None = None,
         vae: Any = None,
         previews: int = 2,
         preview_steps: int = 12,
-        preview_cfg: float = 3.0,
+        cfg: float = 3.0,
         drift_limit: float = 0.0,
         **settings: Any,
     ) -> io.NodeOutput:
@@ -161,11 +170,11 @@ class PAPAUpdate(io.ComfyNode):
         waiting = {query.id: query for query in taste.profile.waiting()}
         fresh = [waiting[id] for id in feedback.queries if id in waiting]
         taste.live.load_active_revision()
-        pictures = Previews(model, taste, vae, previews, preview_steps, preview_cfg)
+        pictures = Previews(model, taste, vae, previews, preview_steps, cfg, negative)
         said, parts = [], []
         for lesson in lessons_of(taste, fresh):
             pictures.keep()  # of the revision that is left behind, above all of the base model
-            report, revision = _learn(model, taste, lesson, config)
+            report, revision = _learn(model, taste, lesson, config, negative, cfg)
             said.append(_in_words(report, revision))
             parts += report.parts
             if pictures.keep():
@@ -178,7 +187,12 @@ class PAPAUpdate(io.ComfyNode):
 
 
 def _learn(
-    model: Any, taste: host.Taste, lesson: Lesson, config: PapaConfig
+    model: Any,
+    taste: host.Taste,
+    lesson: Lesson,
+    config: PapaConfig,
+    negative: list | None,
+    cfg: float,
 ) -> tuple[UpdateReport, Revision | None]:
     """One update and, if it went well, its revision on disk."""
     profile, live = taste.profile, taste.live
@@ -200,7 +214,7 @@ def _learn(
         samples, conditionings = samples_of(model, earlier, lesson.images)
         report, moments = papa_update(
             live.adapter,
-            host.noise_predictor(model, conditionings, samples.latents.shape[1:]),
+            host.noise_predictor(model, conditionings, samples.latents.shape[1:], negative, cfg),
             samples,
             host.alphas_cumprod(model),
             config,

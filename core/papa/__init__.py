@@ -11,6 +11,7 @@ frozen base. EPAPA learns from the noisy end alone, t ≥ t0.
 from .config import PapaConfig
 from .drift import DriftMeter
 from .estimator import LossHistory
+from .guidance import guided
 from .labels import graded_labels
 from .loss import PARTS, IndexedPredictor, Predictor, Rows, diffuse, papa_loss, papa_parts
 from .memory import is_out_of_memory
@@ -31,6 +32,7 @@ __all__ = [
     "UpdateReport",
     "diffuse",
     "graded_labels",
+    "guided",
     "is_out_of_memory",
     "optimizer_tensors",
     "papa_loss",

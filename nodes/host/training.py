@@ -14,6 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ...core.papa import guided
 from ...core.schedule import NoiseSchedule
 
 
@@ -79,15 +80,21 @@ def latent_in(model: ModelPatcher, latents: Tensor) -> Tensor:
 
 
 def noise_predictor(
-    model: ModelPatcher, conditionings: Sequence[list], shape: Sequence[int]
+    model: ModelPatcher,
+    conditionings: Sequence[list],
+    shape: Sequence[int],
+    negative: list | None = None,
+    cfg: float = 1.0,
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """ε_θ(x_t (n, …), t (n,), index (n,)) of a loaded model, DDPM notation, differentiable.
 
-    ``index`` picks the conditioning of each row; ``shape`` is that of one latent. Rows whose
+    ``index`` picks the conditioning of each row; ``shape`` is that of one latent. With a
+    ``negative`` conditioning the prediction is guided by ``cfg``, as a sampler's. Rows whose
     conditionings differ in size (prompts of unlike length) go through the network in turn.
     """
     device, schedule = model.load_device, noise_schedule(model)
-    conds = [_encoded(model, conditioning, shape, device) for conditioning in conditionings]
+    all_conditionings = [*conditionings, *([] if negative is None else [negative])]
+    conds = [_encoded(model, conditioning, shape, device) for conditioning in all_conditionings]
     kinds = list(dict.fromkeys(_kind(own) for own in conds))
     kind_of = torch.tensor([kinds.index(_kind(own)) for own in conds])
 
@@ -110,7 +117,7 @@ def noise_predictor(
         seen = [alike(x_t[p.to(x_t.device)], t[p.to(t.device)], index[p]) for p in parts]
         return torch.cat(seen)[order]
 
-    return predict
+    return predict if negative is None else guided(predict, len(conditionings), cfg)
 
 
 def _encoded(

@@ -30,6 +30,8 @@ args.cpu = True
 import comfy.lora  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import comfy.ops  # noqa: E402
+import comfy.sampler_helpers  # noqa: E402
+import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 import comfy.supported_models as supported  # noqa: E402
 
@@ -306,11 +308,35 @@ def examine(name: str) -> dict[str, Any]:
     through = sd_through_diffusers if layout == "kohya" else through_diffusers
     found["diffusers"] = through(name, theirs)
     found["checkpointing"] = gradients_with_checkpointing(name)
+    found["guidance"] = guidance(name)
     found["previews"] = previews(name)
     for dtype in (torch.bfloat16, torch.float8_e4m3fn):
         found[str(dtype).removeprefix("torch.")] = low_precision(name, dtype)
     found["seconds"] = time.time() - began
     return found
+
+
+def guidance(name: str, cfg: float = 4.0) -> float:
+    """How far our guided prediction is from that of ComfyUI's own samplers."""
+    model, (positive, negative) = build(name), conditionings(name, 2)
+    shape, schedule = FAMILIES[name][2], training.noise_schedule(model)
+    x_t, t = torch.randn(1, *shape, generator=generator(8)), torch.tensor([len(schedule) // 2])
+    alpha, sigma, scale = (float(part) for part in schedule.coefficients(t))
+    converted = {
+        "positive": comfy.sampler_helpers.convert_cond(positive),
+        "negative": comfy.sampler_helpers.convert_cond(negative),
+    }
+    cpu = torch.device("cpu")
+    with torch.no_grad():
+        ours = training.noise_predictor(model, [positive], shape, negative, cfg)(
+            x_t, t, torch.zeros(1, dtype=torch.long)
+        )
+        x, model.model.current_patcher = x_t * scale, model
+        conds = comfy.samplers.process_conds(model.model, x, converted, cpu)
+        denoised = comfy.samplers.sampling_function(
+            model.model, x, torch.tensor([sigma]), conds["negative"], conds["positive"], cfg, {}
+        )
+    return difference((x - alpha * denoised) / sigma, ours)
 
 
 def gradients_with_checkpointing(name: str) -> float:

@@ -100,6 +100,10 @@ def test_checkpointing_changes_nothing_of_what_is_learnt(found: dict[str, Any]) 
     assert found["checkpointing"] < 1e-4
 
 
+def test_guidance_is_what_the_samplers_make_of_it(found: dict[str, Any]) -> None:
+    assert found["guidance"] < 1e-4
+
+
 def test_previews_are_drawn_of_images_and_of_a_video_s_first_frame(found: dict[str, Any]) -> None:
     drawn = found["previews"]
     assert drawn["shape"] == [3, 8, 8, 3]

@@ -216,6 +216,24 @@ def test_below_the_boundary_the_base_model_draws_alone(lab: Any, flow: Any, taug
     assert flow.same(noisy_end[1], base[1])  # the steps at t = 666 and below
 
 
+def test_with_a_negative_prompt_the_guided_prediction_learns(lab: Any, flow: Any) -> None:
+    away = {"negative": ["negative", 0], "replay": 0}
+    runs = {
+        name: lab.teach(name, text="a mosaic cobalt fish", **settings)
+        for name, settings in (
+            ("learns alone", {"replay": 0}),
+            ("learns guided", {**away, "cfg": 3.0}),
+            ("learns at one", {**away, "cfg": 1.0}),
+        )
+    }
+    assert flow.same(
+        runs["learns alone"].latent("question"), runs["learns guided"].latent("question")
+    )
+    drawn = [run.latent("after") for run in runs.values()]
+    assert not flow.same(drawn[0], drawn[1])
+    assert flow.same(drawn[0], drawn[2])
+
+
 def test_epapa_learns_and_its_file_says_so(lab: Any, flow: Any) -> None:
     run = lab.teach("late steps", boundary=0.7)
     assert not flow.same(run.latent("after"), run.latent("question"))

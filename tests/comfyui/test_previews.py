@@ -16,7 +16,7 @@ from launch.client import PromptFailed
 pytestmark = pytest.mark.comfyui
 
 STEPS = 5
-WITH_VAE = {"vae": ["starter", 2], "previews": 2, "preview_steps": STEPS, "preview_cfg": 3.0}
+WITH_VAE = {"vae": ["starter", 2], "previews": 2, "preview_steps": STEPS, "cfg": 3.0}
 
 
 def folder(lab: Any, name: str, revision: int) -> Path:
