@@ -1,0 +1,61 @@
+"""Two tastes on one model: the bundled workflow shows the base, each taste and the mix."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
+
+TITLES = ["Without a taste", "First taste alone", "The mix", "Second taste alone"]
+FIT = "const c = app.canvas; c.ds.scale = 0.66; c.ds.offset = [130, 130]; c.draw(true, true)"
+
+
+def teach(server: Any, graph: dict[str, Any], name: str, likes: str) -> None:
+    """One round with a simulated rater."""
+    nodes = copy.deepcopy(graph)
+    nodes["2"]["inputs"].update({"name": name, "rank": 8})
+    nodes["9"]["inputs"].update({"learning_rate": 1e-2, "steps": 6})
+    nodes["11"] = {"class_type": "PalateSimulatedRater", "inputs": {"taste": likes}}
+    nodes["8"]["inputs"]["rater"] = ["11", 0]
+    server.wait(server.queue(nodes))
+
+
+def drawn(page: Any, title: str) -> list[str]:
+    """The paths of the images that the preview of that title shows."""
+    found: list[str] = page.js(
+        "const node = app.graph.nodes.find((n) => n.type === 'PreviewImage'"
+        "  && n.title === arguments[0]);"
+        "return (app.nodeOutputs[node.id]?.images ?? []).map((i) =>"
+        "  `/view?${new URLSearchParams(i)}`)",
+        title,
+    )
+    return found
+
+
+def test_the_bundled_mix_draws_the_base_each_taste_and_both(
+    page: Any, server: Any, graph: dict[str, Any], profile: str
+) -> None:
+    other = f"{profile} too"
+    teach(server, graph, profile, "warm colours")
+    teach(server, graph, other, "dark")
+    page.open_bundled("taste_mix", profile)
+    page.js(
+        "app.graph.nodes.find((n) => n.title === 'Second taste').widgets[0].value = arguments[0]",
+        other,
+    )
+    page.run()
+    pages = sys.modules["palate_tests_page"]
+    pages.until("all images", lambda: all(len(drawn(page, title)) == 4 for title in TITLES))
+    shown = [server.fetch(drawn(page, title)[0]) for title in TITLES]
+    assert len(set(shown)) == 4
+    size = page.driver.get_window_size()
+    page.driver.set_window_size(1960, 1000)
+    try:
+        page.js(FIT)
+        page.screenshot("mix-graph")
+    finally:
+        page.driver.set_window_size(size["width"], size["height"])
