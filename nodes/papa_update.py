@@ -131,6 +131,17 @@ class PAPAUpdate(io.ComfyNode):
                     "to the base model's, as a share: 0.01 is a tenth of their size, 1 all of it. "
                     "At the limit nothing more is learnt.",
                 ),
+                io.Float.Input(
+                    "distillation",
+                    default=DEFAULTS.distillation,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    round=0.0001,
+                    optional=True,
+                    tooltip="The pull towards the base model (b of L_QPDE). More keeps variety and "
+                    "learns more slowly; 0.009 is the authors'.",
+                ),
             ],
             outputs=[
                 io.Model.Output(),

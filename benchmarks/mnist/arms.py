@@ -71,15 +71,17 @@ def d3po(rate: float) -> Arm:
 
 
 HALF_DECADE = 10**0.5
+LONG_MEMORY = {"steps": 8, "replay": 140}  # replay: images of fourteen interactions
 
 ARMS: dict[str, Arm] = {
     "base": Arm("none"),
     "PAPA code": Arm("authors", "all", AUTHORS),
     "ours LoRA": ours(),
     "EPAPA 200": epapa(200),
-    # Chosen on seed 101. Early likes are those of the base, in which all classes are alike: kept in
-    # every step they hold what ten likes at a time let drift.
-    "EPAPA 200 long memory": ours(first_timestep=200, replay=60),
+    # Chosen on seeds 100 and 101. Early likes are those of the base, in which all classes are alike:
+    # kept in every step they hold what ten likes at a time let drift.
+    "EPAPA 200 long memory": epapa(200, **LONG_MEMORY),
+    "PAPA long memory": ours(**LONG_MEMORY),
     "D3PO rate 3e-4": d3po(3e-4),
     "D3PO rate 1e-3": d3po(1e-3),
     "best of 2": Arm("best of", count=2),

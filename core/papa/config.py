@@ -31,7 +31,7 @@ class PapaConfig:
     """
 
     attraction: float = 0.1
-    distillation: float = 0.009
+    distillation: float = 0.1
     variant: Literal["code", "figure"] = "code"
     bound: Literal["none", "hinge"] = "hinge"
     bound_ratio: float = 1.5
@@ -73,6 +73,7 @@ class PapaConfig:
         bound, no clipping, no replay. Their 8 processes average the t-sum, hence a/8."""
         return cls(
             attraction=0.1 / 8,
+            distillation=0.009,
             bound="none",
             learning_rate=1e-5,
             steps=1,
