@@ -78,7 +78,7 @@ ARMS: dict[str, Arm] = {
     "PAPA code": Arm("authors", "all", AUTHORS),
     "ours LoRA": ours(),
     "EPAPA 200": epapa(200),
-    # Chosen on seeds 100 and 101. Early likes are those of the base, in which all classes are alike:
+    # Chosen on seeds 100 and 101. Early likes are the base model's, all classes alike in number:
     # kept in every step they hold what ten likes at a time let drift.
     "EPAPA 200 long memory": epapa(200, **LONG_MEMORY),
     "PAPA long memory": ours(**LONG_MEMORY),
