@@ -41,6 +41,7 @@ from palate.starter.vocabulary import SUBJECTS  # noqa: E402
 
 METHODS = ("best-of-N", "FKC", "FK steering", "PAPA", "FKC + PAPA")
 BUDGETS = (16, 32, 64)
+PAPA = PapaConfig(distillation=0.009)  # as it was when the figures were made
 
 
 class Prompt:
@@ -105,7 +106,7 @@ class Learner:
                 return self.prompt.model.predict_noise(x_t, t, words).float()
 
         _, self.state = papa_update(
-            self.adapter, predict, samples, self.prompt.model.alphas_cumprod, PapaConfig(),
+            self.adapter, predict, samples, self.prompt.model.alphas_cumprod, PAPA,
             generator=self.generator, optimizer_state=self.state,
         )  # fmt: skip
 
