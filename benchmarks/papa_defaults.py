@@ -29,10 +29,10 @@ import_palate()
 from palate.core.adapter import LiveAdapter  # noqa: E402
 from palate.core.features import diversity, image_features  # noqa: E402
 from palate.core.papa import (  # noqa: E402
+    Guidance,
     PapaConfig,
     RatedSamples,
     graded_labels,
-    guided,
     papa_update,
 )
 from palate.core.rater import TASTES, Rater  # noqa: E402
@@ -110,8 +110,8 @@ def personalise(
             groups = torch.arange(len(labels)).repeat_interleave(images)
             samples = RatedSamples(torch.cat(latents), torch.cat(labels), images, groups)
             _, optimizer = papa_update(
-                adapter, guided(predict, len(context) - 1, guidance), samples,
-                model.alphas_cumprod, config, generator=generator, optimizer_state=optimizer,
+                adapter, predict, samples, model.alphas_cumprod, config, generator=generator,
+                guidance=Guidance(len(context) - 1, guidance), optimizer_state=optimizer,
             )  # fmt: skip
     return adapter, time.time() - began
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..core.papa import PapaConfig, UpdateReport, papa_update
+from ..core.papa import Guidance, PapaConfig, UpdateReport, papa_update
 from ..core.profile import Revision
 from . import host
 from .lessons import REMEMBERED, Lesson, lessons_of, remembered, samples_of
@@ -114,8 +114,8 @@ class PAPAUpdate(io.ComfyNode):
                     max=30.0,
                     step=0.5,
                     optional=True,
-                    tooltip="The guidance that your images are drawn with: of previews, and with a "
-                    "negative prompt of learning too. Use 1 for guidance-distilled models such as "
+                    tooltip="The cfg of the sampler that draws your images: previews use it, and "
+                    "with a negative prompt learning does. 1 for guidance-distilled models such as "
                     "Flux, and for turbo and lightning models.",
                 ),
                 io.Float.Input(
@@ -181,11 +181,12 @@ class PAPAUpdate(io.ComfyNode):
         waiting = {query.id: query for query in taste.profile.waiting()}
         fresh = [waiting[id] for id in feedback.queries if id in waiting]
         taste.live.load_active_revision()
-        pictures = Previews(model, taste, vae, previews, preview_steps, cfg, negative)
+        pictures = Previews(model, taste, vae, previews, preview_steps, cfg)
+        away = None if cfg == 1 else negative
         said, parts = [], []
         for lesson in lessons_of(taste, fresh):
             pictures.keep()  # of the revision that is left behind, above all of the base model
-            report, revision = _learn(model, taste, lesson, config, negative, cfg)
+            report, revision = _learn(model, taste, lesson, config, away, cfg)
             said.append(_in_words(report, revision))
             parts += report.parts
             if pictures.keep():
@@ -225,11 +226,12 @@ def _learn(
         samples, conditionings = samples_of(model, earlier, lesson.images)
         report, moments = papa_update(
             live.adapter,
-            host.noise_predictor(model, conditionings, samples.latents.shape[1:], negative, cfg),
+            host.noise_predictor(model, conditionings, samples.latents.shape[1:], negative),
             samples,
             host.alphas_cumprod(model),
             config,
             generator=torch.Generator().manual_seed(parent + 1),
+            guidance=None if negative is None else Guidance(len(conditionings), cfg),
             optimizer_state=optimizer,
             progress=progress,
             should_stop=host.interrupted,

@@ -20,8 +20,8 @@ FIRST = "preview_question"  # a setting: id of the question whose prompts all pr
 class Previews:
     """Draws ``count`` images with the taste at full strength, at the seeds 0, 1, …, and keeps them.
 
-    model: the MODEL that carries the taste. vae: None draws none. negative: as `draw_images` has
-    it. What is kept must show what was learnt, however weak or strong the taste happened to be set.
+    model: the MODEL that carries the taste. vae: None draws none. What is kept must show what was
+    learnt, however weak or strong the taste happened to be set.
     """
 
     model: Any
@@ -30,7 +30,6 @@ class Previews:
     count: int
     steps: int
     cfg: float
-    negative: list | None = None
     failures: list[str] = field(default_factory=list)
 
     def keep(self) -> bool:
@@ -70,7 +69,6 @@ class Previews:
             tensors["latents"].shape[1:],
             steps=self.steps,
             cfg=self.cfg,
-            negative=self.negative,
         )
 
 

@@ -11,7 +11,7 @@ frozen base. EPAPA learns from the noisy end alone, t ≥ t0.
 from .config import PapaConfig
 from .drift import DriftMeter
 from .estimator import LossHistory
-from .guidance import guided
+from .guidance import Guidance, guided
 from .labels import graded_labels
 from .loss import PARTS, IndexedPredictor, Predictor, Rows, diffuse, papa_loss, papa_parts
 from .memory import is_out_of_memory
@@ -23,6 +23,7 @@ __all__ = [
     "OPTIMIZER_PARTS",
     "PARTS",
     "DriftMeter",
+    "Guidance",
     "IndexedPredictor",
     "LossHistory",
     "PapaConfig",

@@ -10,7 +10,7 @@ from typing import Literal
 @dataclass(frozen=True)
 class PapaConfig:
     """Settings of one update. Defaults are for a LoRA and were found by measurement
-    (benchmarks/results/papa_defaults.json); the authors' are `PapaConfig.authors`.
+    (benchmarks/papa_defaults.py, demo.py); the authors' are `PapaConfig.authors`.
 
     attraction, distillation: a and b. variant: "code" distils on liked samples at the last
     timestep, as the authors' program does, "figure" on disliked ones at a random timestep, as the
@@ -18,8 +18,9 @@ class PapaConfig:
     bound_ratio × base loss + bound_margin; "none" is the paper's. learning_rate, steps, clip_norm:
     Adam's. timesteps: M drawn per image and step. first_timestep: EPAPA's boundary t0 (0 = PAPA).
     replay: earlier ratings mixed into each step. rows: the largest number of (image, timestep) rows
-    in one forward pass; less where memory is short. common_noise: one draw of timesteps and noise
-    for all samples of a query, so that what its likes and dislikes share cancels.
+    in one pass, less where memory is short; a guided row is two of the network's. common_noise: one
+    draw of timesteps and noise for all samples of a query, so that what its likes and dislikes
+    share cancels.
 
     draw: the timesteps' distribution, ∝ c_t ("elbo") or ∝ c_t·√(running loss) ("loss"); either is
     unbiased. shared_noise: one ε for all timesteps of an image, as the authors' program does.

@@ -132,7 +132,7 @@ def papa_parts(
             base = predict_noise_base(x_t[needed], t[at], rows.sample[needed.cpu()])
             frozen = config.bound_ratio * _mean(noise[needed] - base) + config.bound_margin
         ceiling[needed] = frozen.to(ceiling)
-        drift = drift.index_add(0, needed, _mean(predicted[needed] - base))
+        drift = drift.index_add(0, needed, _mean(predicted[needed] - base).to(drift))
     weights = elbo_weights(alphas_cumprod).to(error)[t] * rows.importance.to(error)
     bounding = error.where(~bounded, error.minimum(ceiling))
     pull = y * config.attraction * weights * bounding

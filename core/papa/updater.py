@@ -13,6 +13,7 @@ from ..adapter import LiveAdapter
 from .config import PapaConfig
 from .drift import DriftMeter
 from .estimator import Draw, LossHistory
+from .guidance import Guidance, guided
 from .loss import IndexedPredictor
 from .memory import is_out_of_memory
 from .optimizer import optimizer_tensors, restore_optimizer
@@ -29,6 +30,7 @@ def papa_update(
     config: PapaConfig,
     *,
     generator: torch.Generator,
+    guidance: Guidance | None = None,
     optimizer_state: Mapping[str, Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -39,11 +41,12 @@ def papa_update(
 
     predict_noise(x_t (n, …), t (n,), index (n,)) -> ε: the network with whatever adapter scale is
     set; ``index`` says which sample a row belongs to (its conditioning). Every step sees the fresh
-    samples and ``config.replay`` earlier ones. ``should_stop`` is asked between forward passes.
-    ``free_memory``: bytes free on the device, from which the first pass's rows are estimated.
-    Where memory runs out, a step is tried again in passes of half as many rows. A stop or a
-    non-finite loss or gradient restores the adapter as it was, and the report says so; an exception
-    restores it too. What is learnt does not depend on the rows of a pass.
+    samples and ``config.replay`` earlier ones. With ``guidance`` the guided prediction learns, for
+    two rows of the network each; drift is always of ``predict_noise``. ``should_stop`` is asked
+    between forward passes. ``free_memory``: bytes free on the device, from which the first pass's
+    rows are estimated. Where memory runs out, a step is tried again in passes of half as many rows.
+    A stop or a non-finite loss or gradient restores the adapter as it was, and the report says so;
+    an exception restores it too. What is learnt does not depend on the rows of a pass.
     """
     began, report = time.monotonic(), UpdateReport(samples=samples.fresh)
     before, state = adapter.state_dict(), dict(optimizer_state or {})
@@ -58,8 +61,8 @@ def papa_update(
             return predict_noise(x_t, t, index).to(x_t)
 
     passes = Passes(
-        adapter, predict, samples, alphas_cumprod, config,
-        initial_loss_scale(adapter, dtype), should_stop,
+        adapter, predict if guidance is None else guided(predict, guidance), samples,
+        alphas_cumprod, config, initial_loss_scale(adapter, dtype), should_stop,
     )  # fmt: skip
     meter = DriftMeter(adapter, predict, samples, alphas_cumprod, config)
     try:

@@ -26,13 +26,11 @@ def draw_images(
     *,
     steps: int,
     cfg: float,
-    negative: list | None = None,
 ) -> Tensor:
     """Images (P, H, W, 3) in [0, 1] of P conditionings, image i from the noise of seed i.
 
-    shape: of one latent, as nodes pass it. Each is guided away from ``negative``; without one, from
-    its own zeroed conditioning, as ConditioningZeroOut's. Of a video, the first frame. Those of one
-    kind are drawn together.
+    shape: of one latent, as nodes pass it. Each is guided away from its zeroed conditioning, as
+    ConditioningZeroOut's. Of a video, the first frame. Those of one kind are drawn together.
     """
     kinds = [_kind(*conditioning[0]) for conditioning in conditionings]
     images: dict[int, Tensor] = {}
@@ -40,8 +38,7 @@ def draw_images(
         seeds = [seed for seed, own in enumerate(kinds) if own == kind and seed not in images]
         if seeds:
             positive = _together([conditionings[seed][0] for seed in seeds])
-            away = _zeroed(positive) if negative is None else negative
-            drawn = _draw_alike(model, vae, positive, away, shape, seeds, steps, cfg)
+            drawn = _draw_alike(model, vae, positive, shape, seeds, steps, cfg)
             images.update(zip(seeds, drawn, strict=True))
     return torch.stack([images[seed] for seed in range(len(kinds))])
 
@@ -50,7 +47,6 @@ def _draw_alike(
     model: ModelPatcher,
     vae: Any,
     positive: list,
-    negative: list,
     shape: Sequence[int],
     seeds: list[int],
     steps: int,
@@ -67,7 +63,7 @@ def _draw_alike(
         cfg=cfg,
         scheduler=SCHEDULER,
         positive=positive,
-        negative=negative,
+        negative=_zeroed(positive),
         noise=torch.cat([comfy.sample.prepare_noise(empty, seed) for seed in seeds]),
     )
     pixels = vae.decode(latents)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import comfy.model_management
 import comfy.model_sampling
@@ -14,7 +14,6 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...core.papa import guided
 from ...core.schedule import NoiseSchedule
 
 
@@ -84,17 +83,17 @@ def noise_predictor(
     conditionings: Sequence[list],
     shape: Sequence[int],
     negative: list | None = None,
-    cfg: float = 1.0,
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """ε_θ(x_t (n, …), t (n,), index (n,)) of a loaded model, DDPM notation, differentiable.
 
-    ``index`` picks the conditioning of each row; ``shape`` is that of one latent. With a
-    ``negative`` conditioning the prediction is guided by ``cfg``, as a sampler's. Rows whose
-    conditionings differ in size (prompts of unlike length) go through the network in turn.
+    ``index`` picks the conditioning of each row, the one after the last being ``negative``;
+    ``shape`` is that of one latent. Rows whose conditionings differ in size (prompts of unlike
+    length) go through the network in turn.
     """
     device, schedule = model.load_device, noise_schedule(model)
-    all_conditionings = [*conditionings, *([] if negative is None else [negative])]
-    conds = [_encoded(model, conditioning, shape, device) for conditioning in all_conditionings]
+    conds = [_encoded(model, own, shape, device, "positive") for own in conditionings]
+    if negative is not None:
+        conds.append(_encoded(model, negative, shape, device, "negative"))
     kinds = list(dict.fromkeys(_kind(own) for own in conds))
     kind_of = torch.tensor([kinds.index(_kind(own)) for own in conds])
 
@@ -117,17 +116,21 @@ def noise_predictor(
         seen = [alike(x_t[p.to(x_t.device)], t[p.to(t.device)], index[p]) for p in parts]
         return torch.cat(seen)[order]
 
-    return predict if negative is None else guided(predict, len(conditionings), cfg)
+    return predict
 
 
 def _encoded(
-    model: ModelPatcher, conditioning: list, shape: Sequence[int], device: torch.device
+    model: ModelPatcher,
+    conditioning: list,
+    shape: Sequence[int],
+    device: torch.device,
+    prompt_type: Literal["positive", "negative"],
 ) -> dict[str, Any]:
     """The network's extra inputs for one conditioning, of one row: {name: tensor or constant}."""
     noise = torch.zeros((1, *shape), device=device)
     conds = comfy.sampler_helpers.convert_cond(conditioning[:1])
     conds = comfy.samplers.encode_model_conds(
-        model.model.extra_conds, conds, noise, device, "positive"
+        model.model.extra_conds, conds, noise, device, prompt_type
     )
     encoded = {}
     for name, cond in conds[0]["model_conds"].items():

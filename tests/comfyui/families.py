@@ -42,7 +42,7 @@ spec.loader.exec_module(package)
 package.import_palate()
 
 from palate.core.adapter import LiveAdapter, default_targets  # noqa: E402
-from palate.core.papa import PapaConfig, RatedSamples, papa_update  # noqa: E402
+from palate.core.papa import Guidance, PapaConfig, RatedSamples, guided, papa_update  # noqa: E402
 from palate.nodes.host import draw_images, families  # noqa: E402
 
 training = sys.modules["palate.nodes.host.training"]  # the package has a function of this name
@@ -320,21 +320,20 @@ def guidance(name: str, cfg: float = 4.0) -> float:
     """How far our guided prediction is from that of ComfyUI's own samplers."""
     model, (positive, negative) = build(name), conditionings(name, 2)
     shape, schedule = FAMILIES[name][2], training.noise_schedule(model)
-    x_t, t = torch.randn(1, *shape, generator=generator(8)), torch.tensor([len(schedule) // 2])
-    alpha, sigma, scale = (float(part) for part in schedule.coefficients(t))
+    x_t, t = torch.randn(3, *shape, generator=generator(8)), torch.tensor([len(schedule) // 2] * 3)
+    alpha, sigma, scale = (float(part[0]) for part in schedule.coefficients(t))
     converted = {
         "positive": comfy.sampler_helpers.convert_cond(positive),
         "negative": comfy.sampler_helpers.convert_cond(negative),
     }
     cpu = torch.device("cpu")
     with torch.no_grad():
-        ours = training.noise_predictor(model, [positive], shape, negative, cfg)(
-            x_t, t, torch.zeros(1, dtype=torch.long)
-        )
+        plain = training.noise_predictor(model, [positive], shape, negative)
+        ours = guided(plain, Guidance(1, cfg))(x_t, t, torch.zeros(3, dtype=torch.long))
         x, model.model.current_patcher = x_t * scale, model
         conds = comfy.samplers.process_conds(model.model, x, converted, cpu)
         denoised = comfy.samplers.sampling_function(
-            model.model, x, torch.tensor([sigma]), conds["negative"], conds["positive"], cfg, {}
+            model.model, x, torch.tensor([sigma] * 3), conds["negative"], conds["positive"], cfg, {}
         )
     return difference((x - alpha * denoised) / sigma, ours)
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 from palate.core.adapter import LiveAdapter, read_safetensors, write_safetensors
 from palate.core.papa import (
+    Guidance,
     PapaConfig,
     RatedSamples,
     Rows,
     diffuse,
     graded_labels,
+    guided,
     optimizer_tensors,
     papa_loss,
     papa_parts,
@@ -449,6 +451,9 @@ BOTH = RatedSamples(torch.stack([BRIGHT, DARK]), torch.tensor([1.0, -1.0]), 2)
 FAST = PapaConfig(learning_rate=3e-3, steps=4, timesteps=6, rows=64, bound="hinge")
 
 
+NEGATIVE = 7  # the index of a negative prompt
+
+
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
@@ -627,11 +632,58 @@ def test_common_noise_is_shared_by_the_samples_of_a_step_only(studio: Studio) ->
         assert len(set.union(*steps)) == (3 if common else 12)
 
 
+@pytest.mark.parametrize(
+    ("variant", "bound", "distillation", "asked"),
+    [
+        ("code", "hinge", 0.5, [0, 1, 1]),  # a like's last timestep, all of a dislike's
+        ("code", "none", 0.5, [0]),
+        ("code", "hinge", 0.0, [1, 1]),
+        ("figure", "none", 0.5, [1]),
+        ("figure", "hinge", 0.5, [1, 1, 1]),  # the timestep that distils as well
+        ("code", "none", 0.0, []),
+    ],
+)
+def test_the_base_is_asked_only_where_a_row_needs_it(
+    studio: Studio, variant: Any, bound: Any, distillation: float, asked: list[int]
+) -> None:
+    config = dataclasses.replace(
+        FAST, steps=1, timesteps=2, variant=variant, bound=bound, distillation=distillation
+    )
+    studio.update(BOTH, config)
+    of_base = [call for call, scale in zip(studio.calls, studio.scales, strict=True) if scale == 0]
+    assert [i for _, _, index in of_base for i in index.tolist()] == asked
+    learning = [call for call, scale in zip(studio.calls, studio.scales, strict=True) if scale]
+    assert len(learning) == 1  # likes and dislikes together
+
+
+def test_with_guidance_the_guided_prediction_learns_and_drift_is_the_plain_one_s(
+    studio: Studio,
+) -> None:
+    def predictor(studio: Studio) -> Any:
+        return lambda x_t, t, index: (
+            studio.predict(x_t, t, index) * (1 - 0.1 * (index == NEGATIVE)[:, None, None, None])
+        )
+
+    negative, config = Guidance(NEGATIVE, 3.0), dataclasses.replace(FAST, steps=1)
+    report, moments = studio.update(
+        BOTH, config, predict=predictor(studio), guidance=negative, measure_drift=True
+    )
+    drift = studio.calls[-2:]
+    assert all(NEGATIVE in index for _, _, index in studio.calls[:-2])
+    assert not any(NEGATIVE in index for _, _, index in drift)
+    assert report.drift > 0
+    fresh = Studio(studio.net.state_dict())
+    _, expected = fresh.update(BOTH, config, predict=guided(predictor(fresh), negative))
+    assert all(torch.equal(moments[key], expected[key]) for key in expected)
+
+
 def test_each_row_goes_with_its_own_sample_and_timestep(studio: Studio) -> None:
     samples = RatedSamples(
         (1000.0 * torch.arange(5)).view(5, 1, 1, 1).expand(5, 1, 4, 4), torch.ones(5), 5
     )
-    studio.update(samples, dataclasses.replace(FAST, steps=2, rows=20))  # three images a pass
+    studio.update(
+        samples, dataclasses.replace(FAST, steps=2, rows=20)
+    )  # passes end within an image
     for x_t, t, index in studio.calls:
         brightness = x_t.mean((1, 2, 3)) / ALPHAS[t].sqrt() / 1000
         assert torch.equal(brightness.round().long(), index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from palate.core.papa import guided
+from palate.core.papa import Guidance, guided
 from torch import Tensor
 
 PROMPTS = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 0.75]], dtype=torch.float64)
@@ -29,18 +29,19 @@ T = torch.tensor([7, 8, 9])
 INDEX = torch.tensor([1, 0, 1])
 
 
-def test_it_is_the_negative_plus_the_scaled_difference_in_one_call() -> None:
+@pytest.mark.parametrize("scale", [0.0, 1.5, 7.0])
+def test_it_is_the_negative_plus_the_scaled_difference_in_one_call(scale: float) -> None:
     network = Network()
-    seen = guided(network, NEGATIVE, 3.0)(X, T, INDEX)
+    seen = guided(network, Guidance(NEGATIVE, scale))(X, T, INDEX)
     (call,) = network.calls
     assert [len(part) for part in call] == [6, 6, 6]
     away = network(X, T, torch.full((3,), NEGATIVE))
-    torch.testing.assert_close(seen, away + 3 * (network(X, T, INDEX) - away))
+    torch.testing.assert_close(seen, away + scale * (network(X, T, INDEX) - away))
 
 
 def test_what_changes_in_all_prompts_counts_once_and_in_one_prompt_scale_times() -> None:
     network = Network()
-    guided(network, NEGATIVE, 3.0)(X, T, INDEX).sum().backward()
+    guided(network, Guidance(NEGATIVE, 3.0))(X, T, INDEX).sum().backward()
     assert network.everywhere.grad is not None
     assert network.own.grad is not None
     torch.testing.assert_close(network.everywhere.grad, X.sum(0))
@@ -48,8 +49,6 @@ def test_what_changes_in_all_prompts_counts_once_and_in_one_prompt_scale_times()
     torch.testing.assert_close(network.own.grad[NEGATIVE], -2 * X.sum(0))
 
 
-@pytest.mark.parametrize("index", [INDEX, INDEX[:0]])
-def test_at_scale_one_nothing_is_asked_of_the_negative(index: Tensor) -> None:
+def test_at_scale_one_it_is_the_prediction_itself() -> None:
     network = Network()
-    guided(network, NEGATIVE, 1.0)(X[: len(index)], T[: len(index)], index)
-    assert [len(x) for x, _, _ in network.calls] == [len(index)]
+    assert guided(network, Guidance(NEGATIVE, 1.0)) is network
