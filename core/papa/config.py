@@ -32,7 +32,7 @@ class PapaConfig:
     """
 
     attraction: float = 0.1
-    distillation: float = 0.05
+    distillation: float = 0.1
     variant: Literal["code", "figure"] = "code"
     bound: Literal["none", "hinge"] = "hinge"
     bound_ratio: float = 1.5
