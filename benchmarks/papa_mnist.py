@@ -47,11 +47,11 @@ PLANS = {
     "full": Plan(30, 10, {5: 500, 10: 500, 15: 2000, 20: 500, 30: 2000}),
 }
 PLOTTED = [
-    "PAPA code",
-    "PAPA figure",
-    "ours LoRA",
-    "ours all weights",
+    "PAPA code rate 3e-5",
+    "PAPA long memory",
     "EPAPA 200",
+    "EPAPA 200 long memory",
+    "D3PO rate 3e-4",
     "D3PO rate 1e-3",
 ]
 
