@@ -99,13 +99,13 @@ def test_an_artist_looks_back_compares_and_goes_back(
     assert taught != base
     page.sidebar_width(460)
     page.click(f"{HISTORY} summary")
-    until("the timeline", lambda: len(rows(page)) == 2)
+    drawn = [place(profile, revision, 0) for revision in (1, 0)]
+    until("the timeline's pictures", lambda: [row["image"] for row in rows(page)] == drawn)
     shown = rows(page)
     assert [(row["text"].split("\n")[0], row["active"]) for row in shown] == [
         ("Revision 1", True),
         ("Base", False),
     ]
-    assert [row["image"] for row in shown] == [place(profile, r, 0) for r in (1, 0)]
     assert "images" in shown[0]["text"]
     assert "drift" in shown[0]["text"]
 
