@@ -246,6 +246,27 @@ class Page:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
 
+    def graph_screenshot(
+        self,
+        name: str,
+        scale: float,
+        offset: tuple[int, int],
+        window: tuple[int, int] = (1960, 1000),
+    ) -> None:
+        """The canvas at that zoom and place, in a window of its own size."""
+        size = self.driver.get_window_size()
+        self.driver.set_window_size(*window)
+        try:
+            self.js(
+                "app.canvas.ds.scale = arguments[0]; app.canvas.ds.offset = arguments[1];"
+                "app.canvas.draw(true, true)",
+                scale,
+                list(offset),
+            )
+            self.screenshot(name)
+        finally:
+            self.driver.set_window_size(size["width"], size["height"])
+
 
 _TAB = "app.extensionManager.getSidebarTabs().find((tab) => tab.id === 'palate')"
 _CLOSE = ".p-dialog-close-button, .p-dialog button:has(.pi-times, [class*='lucide--x'])"

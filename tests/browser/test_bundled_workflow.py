@@ -9,8 +9,6 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 
-FIT = "const c = app.canvas; c.ds.scale = 0.68; c.ds.offset = [130, 260]; c.draw(true, true)"
-
 
 def test_the_bundled_workflow_runs_and_learns(page: Any, server: Any, profile: str) -> None:
     page.open_bundled("first_taste", profile)
@@ -29,10 +27,4 @@ def test_the_bundled_workflow_runs_and_learns(page: Any, server: Any, profile: s
     again = server.get(f"/palate/queries/{second}")
     assert again["round"] == 2
     page.toggle_tab()
-    size = page.driver.get_window_size()
-    page.driver.set_window_size(1960, 1000)
-    try:
-        page.js(FIT)
-        page.screenshot("bundled-graph")
-    finally:
-        page.driver.set_window_size(size["width"], size["height"])
+    page.graph_screenshot("bundled-graph", 0.68, (130, 260))

@@ -10,7 +10,6 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 
-FIT = "const c = app.canvas; c.ds.scale = 0.74; c.ds.offset = [60, 110]; c.draw(true, true)"
 WORDS = "[data-fold=learnt] .palate-bar"
 
 
@@ -63,8 +62,7 @@ def test_a_round_of_the_bundled_exploration_shows_the_words_that_matter(
     page.js("document.querySelector(arguments[0]).scrollIntoView()", f"{page.panel} .palate-words")
     page.screenshot("words-panel")
     page.toggle_tab()
-    page.js(FIT)
-    page.screenshot("words-graph")
+    page.graph_screenshot("words-graph", 0.74, (60, 110))
 
 
 def test_the_words_fit_their_column_in_both_themes(
@@ -109,8 +107,7 @@ def test_the_checkpoint_workflow_opens_without_an_error(page: Any, profile: str)
     )
     assert (widgets["vocabulary"], widgets["arms"], widgets["seed"]) == ("six_slots", 4, 0)
     assert "template:" in widgets["slots"]
-    page.js(FIT)
-    page.screenshot("words-checkpoint-graph")
+    page.graph_screenshot("words-checkpoint-graph", 0.74, (60, 110))
     errors = [entry for entry in page.driver.get_log("browser") if "/palate" in entry["message"]]
     assert [entry for entry in errors if entry["level"] == "SEVERE"] == []
 

@@ -12,7 +12,6 @@ import pytest
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 
 TITLES = ["Without a taste", "First taste alone", "The mix", "Second taste alone"]
-FIT = "const c = app.canvas; c.ds.scale = 0.66; c.ds.offset = [130, 250]; c.draw(true, true)"
 
 
 def teach(server: Any, graph: dict[str, Any], name: str, likes: str) -> None:
@@ -55,10 +54,4 @@ def test_the_bundled_mix_draws_the_base_each_taste_and_both(
     shown = {title: [server.fetch(path) for path in drawn(page, title)] for title in TITLES}
     alike = [(a, b) for a, b in combinations(TITLES, 2) if shown[a] == shown[b]]
     assert not alike
-    size = page.driver.get_window_size()
-    page.driver.set_window_size(1960, 1000)
-    try:
-        page.js(FIT)
-        page.screenshot("mix-graph")
-    finally:
-        page.driver.set_window_size(size["width"], size["height"])
+    page.graph_screenshot("mix-graph", 0.66, (130, 250))

@@ -9,9 +9,6 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 
-FIT = "const c = app.canvas; c.ds.scale = 0.78; c.ds.offset = [110, 190]; c.draw(true, true)"
-FIT_ALL = "const c = app.canvas; c.ds.scale = 0.66; c.ds.offset = [130, 220]; c.draw(true, true)"
-
 
 def test_the_budget_is_counted_down_in_the_panel(page: Any, profile: str) -> None:
     page.open_bundled("label_budget", profile)
@@ -22,7 +19,7 @@ def test_the_budget_is_counted_down_in_the_panel(page: Any, profile: str) -> Non
     page.press("2", Keys.ENTER)
     page.question(other_than=first)
     page.wait_text("44 left of the budget", ".palate-header")
-    _picture(page, "budget", FIT)
+    _picture(page, "budget", 0.78, (110, 190))
 
 
 def test_the_flagship_designs_steers_and_learns(page: Any, server: Any, profile: str) -> None:
@@ -39,17 +36,11 @@ def test_the_flagship_designs_steers_and_learns(page: Any, server: Any, profile:
     assert [c["prompt"] for c in again["candidates"]] != prompts
     page.wait_text("56 left of the budget", ".palate-header")
     page.wait_text("advised", ".palate-header")
-    _picture(page, "flagship", FIT_ALL)
+    _picture(page, "flagship", 0.66, (130, 220))
 
 
-def _picture(page: Any, name: str, fit: str) -> None:
-    size = page.driver.get_window_size()
+def _picture(page: Any, name: str, scale: float, offset: tuple[int, int]) -> None:
     page.sidebar_width(460)
     page.screenshot(f"{name}-panel")
     page.toggle_tab()
-    page.driver.set_window_size(2000, 1020)
-    try:
-        page.js(fit)
-        page.screenshot(f"{name}-graph")
-    finally:
-        page.driver.set_window_size(size["width"], size["height"])
+    page.graph_screenshot(f"{name}-graph", scale, offset, (2000, 1020))

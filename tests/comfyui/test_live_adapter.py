@@ -234,6 +234,14 @@ def test_with_a_negative_prompt_the_guided_prediction_learns(lab: Any, flow: Any
     assert flow.same(drawn[0], drawn[2])
 
 
+def test_the_pull_towards_the_base_holds_the_taste_near_it(lab: Any, flow: Any) -> None:
+    moved = []
+    for pull in (0.0, 10.0):
+        run = lab.teach(f"pulled {pull}", seed=321, steps=6, variant="code", distillation=pull)
+        moved.append((run.latent("after") - run.latent("question")).abs().mean())
+    assert 0 < moved[1] < moved[0]
+
+
 def test_epapa_learns_and_its_file_says_so(lab: Any, flow: Any) -> None:
     run = lab.teach("late steps", boundary=0.7)
     assert not flow.same(run.latent("after"), run.latent("question"))

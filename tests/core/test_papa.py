@@ -449,8 +449,6 @@ LIKED = RatedSamples(BRIGHT[None], torch.tensor([1.0]), 1)
 DISLIKED = RatedSamples(DARK[None], torch.tensor([-1.0]), 1)
 BOTH = RatedSamples(torch.stack([BRIGHT, DARK]), torch.tensor([1.0, -1.0]), 2)
 FAST = PapaConfig(learning_rate=3e-3, steps=4, timesteps=6, rows=64, bound="hinge")
-
-
 NEGATIVE = 7  # the index of a negative prompt
 
 
@@ -681,9 +679,8 @@ def test_each_row_goes_with_its_own_sample_and_timestep(studio: Studio) -> None:
     samples = RatedSamples(
         (1000.0 * torch.arange(5)).view(5, 1, 1, 1).expand(5, 1, 4, 4), torch.ones(5), 5
     )
-    studio.update(
-        samples, dataclasses.replace(FAST, steps=2, rows=20)
-    )  # passes end within an image
+    config = dataclasses.replace(FAST, steps=2, rows=20)  # passes end within an image
+    studio.update(samples, config)
     for x_t, t, index in studio.calls:
         brightness = x_t.mean((1, 2, 3)) / ALPHAS[t].sqrt() / 1000
         assert torch.equal(brightness.round().long(), index)
